@@ -1,0 +1,1 @@
+"""The Visual Decathlon: official files, store, batches, training runs, submissions, the score."""

@@ -1,0 +1,7 @@
+"""The `mtan decathlon` commands. Each parses, calls and prints; what it calls is imported inside it, so that --help is quick."""
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, help="Ten image-classification domains, one network with attention masks."
+)

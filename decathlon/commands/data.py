@@ -1,0 +1,1 @@
+"""From nothing, from archives or from folders to a store: miniature, download, prepare, inspect."""

@@ -1,0 +1,1 @@
+"""Runs: train, evaluate, submit, import-weights, presets."""

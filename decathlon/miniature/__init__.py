@@ -1,0 +1,1 @@
+"""A generated miniature of the challenge: ten small domains under the official names, ids and layout."""

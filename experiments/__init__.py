@@ -1,0 +1,1 @@
+"""What runs many runs: benchmarks; and the top `mtan` command."""

@@ -1,0 +1,1 @@
+"""The method: pools, masks, ladders, heads, loss weightings, sampling, the training step and loop, checkpoints."""

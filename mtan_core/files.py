@@ -1,0 +1,56 @@
+"""Files that are either whole or not there: written under a temporary name, then renamed."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it is flushed to disk and takes the place of `path`, on failure it is removed.
+
+    The temporary name ends like `path` does, as many writers choose their format by it. Works for files and for folders
+    (a folder must not exist yet under its final name).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Force what was written to the disk, so that a power cut cannot leave a renamed but empty file."""
+    if path.is_dir():
+        for child in path.rglob("*"):
+            if child.is_file():
+                _flush(child)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, document: Any, indent: int | None = None) -> None:
+    """Write a JSON file atomically. Raises ValueError for NaN and infinities, which are not JSON."""
+    write_text(path, json.dumps(document, indent=indent, allow_nan=False))
