@@ -2,6 +2,4 @@
 
 import typer
 
-app = typer.Typer(
-    no_args_is_help=True, help="Ten image-classification domains, one network with attention masks."
-)
+app = typer.Typer(no_args_is_help=True, help="Ten image-classification domains, one network with attention masks.")
