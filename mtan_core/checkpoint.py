@@ -1,0 +1,105 @@
+"""Checkpoints: folders that are whole or not there, of safetensors and JSON; nothing in them is executed on reading."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mtan_core.errors import UserError
+from mtan_core.files import replacing
+
+FORMAT = 1
+Tensors = Mapping[str, Tensor]
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
+    """Write `folder`/step-<N> with one safetensors file per entry of `tensors` and `state.json`, atomically."""
+    path = folder / f"step-{step}"
+    if path.exists():
+        shutil.rmtree(path)
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        for name, values in tensors.items():
+            save_file(
+                {key: value.detach().cpu().contiguous() for key, value in values.items()},
+                temporary / f"{name}.safetensors",
+            )
+        (temporary / "state.json").write_text(json.dumps({"format": FORMAT, **state}, allow_nan=False))
+    return path
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; what an interrupted writer left is not one."""
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def prune(folder: Path, keep: int, also: Path | None) -> None:
+    """Delete all but the last `keep` checkpoints and `also`."""
+    for path in checkpoints(folder)[:-keep]:
+        if path != also:
+            shutil.rmtree(path)
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Read `state.json`. Raises UserError when it is damaged or of another format."""
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text())
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{path}: expected a checkpoint's state, found a damaged file ({problem}).") from None
+    if state.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: expected checkpoint format {FORMAT}, found {state.get('format')}: use the version that wrote it."
+        )
+    return state
+
+
+def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """Read one safetensors file of a checkpoint. Raises UserError when it is missing or damaged."""
+    path = checkpoint / f"{name}.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise UserError(f"{path}: expected a whole safetensors file, found: {problem}.") from None
+
+
+def load_exactly(module: torch.nn.Module, values: Tensors, where: str) -> None:
+    """Load a state dict that must fit name for name and shape for shape.
+
+    Raises UserError that lists what is missing, extra and mis-shaped.
+    """
+    problems = misfits({name: value.shape for name, value in module.state_dict().items()}, values)
+    if problems:
+        raise UserError(f"{where}: expected another network's weights; {problems}.")
+    module.load_state_dict(dict(values))
+
+
+def misfits(expected: Mapping[str, torch.Size], values: Tensors, show: int = 5) -> str:
+    """What of `values` does not fit the expected names and shapes, in words; empty when all does."""
+    shapes = [
+        f"{name} {tuple(values[name].shape)} instead of {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in values and values[name].shape != shape
+    ]
+    kinds = {
+        "missing": [name for name in expected if name not in values],
+        "extra": [name for name in values if name not in expected],
+        "mis-shaped": shapes,
+    }
+    return "; ".join(f"{kind} ({len(names)}): {_some(names, show)}" for kind, names in kinds.items() if names)
+
+
+def _some(names: list[str], show: int) -> str:
+    return ", ".join(names[:show]) + (", ..." if len(names) > show else "")

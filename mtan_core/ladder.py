@@ -1,0 +1,131 @@
+"""Ladders: for each task, soft attention masks that select from the pool (Liu et al. 2019, section 3.2)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtan_core.norm import NormMode, OwnNorm, TaskNorm, own_norms
+from mtan_core.pools import StageChannels, Tap
+from mtan_core.segments import Segments
+
+MaskActivation = Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"]
+
+
+class Mask(nn.Module):
+    """One task's mask at one stage: 1x1 conv, batch norm, ReLU, 1x1 conv, batch norm (the activation is the stage's)."""
+
+    def __init__(self, gate_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(gate_channels, channels, 1)
+        self.norm1 = OwnNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 1)
+        self.norm2 = OwnNorm(channels)
+
+
+class AttentionStage(nn.Module):
+    """All tasks' masks at one stage, and the convolution `f` that carries what they selected to the next.
+
+    `carried_channels` is 0 at the first stage. `activation`: "sigmoid" (the paper); the softmaxes over channels or
+    pixels show why not; "ones" switches the masks off (an ablation).
+    """
+
+    def __init__(
+        self,
+        tap: StageChannels,
+        carried_channels: int,
+        out_channels: int,
+        norm: NormMode,
+        activation: MaskActivation = "sigmoid",
+    ) -> None:
+        super().__init__()
+        self.tap, self.carried_channels, self.activation = tap, carried_channels, activation
+        self.masks = nn.ModuleDict()
+        self.conv = nn.Conv2d(tap.features, out_channels, 3, padding=1)
+        self.norm = TaskNorm(out_channels, norm)
+
+    def add_task(self, task: str) -> None:
+        self.masks[task] = Mask(self.tap.gate + self.carried_channels, self.tap.features)
+
+    def forward(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch out h w"]:
+        selected = tap.features
+        if self.activation != "ones":
+            selected = self.mask(tap.gate, carried, segments) * tap.features
+        return self.norm(self.conv(selected), segments, relu=True)
+
+    def mask(
+        self, gate: Float[Tensor, "batch gate h w"], carried: Tensor | None, segments: Segments
+    ) -> Float[Tensor, "batch channels h w"]:
+        """Each task's mask for its own images: values in [0, 1] per channel and pixel."""
+        own: list[Mask] = [self.masks[task] for task in segments.tasks]  # type: ignore[misc]
+        seen = [gate] if carried is None else [gate, carried]
+        hidden = pointwise(seen, segments, [mask.conv1 for mask in own])
+        hidden = own_norms(hidden, segments, [mask.norm1 for mask in own], relu=True)
+        hidden = pointwise([hidden], segments, [mask.conv2 for mask in own])
+        return self._activate(own_norms(hidden, segments, [mask.norm2 for mask in own], relu=False))
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        if self.activation == "softmax_channels":
+            return logits.softmax(1)
+        if self.activation == "softmax_pixels":
+            return logits.flatten(2).softmax(2).view_as(logits)
+        return logits.sigmoid()
+
+
+def pointwise(
+    inputs: Sequence[Tensor], segments: Segments, convs: Sequence[nn.Conv2d]
+) -> Float[Tensor, "batch channels h w"]:
+    """Apply each task's own 1x1 convolution `convs[d]` to its stretch of the channel-wise concatenation of `inputs`.
+
+    Tasks with equally many images run as one batched matrix product; the concatenation is never made, as
+    W [a; b] = W_a a + W_b b.
+    """
+    if not segments.equal:
+        joined = torch.cat(list(inputs), dim=1) if len(inputs) > 1 else inputs[0]
+        return torch.cat([conv(part) for part, conv in zip(segments.split(joined), convs, strict=True)])
+    batch, _, height, width = inputs[0].shape
+    weights = torch.stack([conv.weight.flatten(1) for conv in convs]).transpose(1, 2)  # (tasks, in, out)
+    result = torch.stack([conv.bias for conv in convs if conv.bias is not None]).unsqueeze(1)
+    for x, weight in zip(inputs, weights.split([x.shape[1] for x in inputs], dim=1), strict=True):
+        pixels = x.permute(0, 2, 3, 1).reshape(len(convs), -1, x.shape[1])  # (tasks, images * h * w, in)
+        result = torch.baddbmm(result, pixels, weight)
+    return result.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class Ladder(nn.Module):
+    """The encoder ladders of all tasks over a pool: carried = pool2x2(f_j(mask_j(cat[gate_j, carried]) * features_j))."""
+
+    def __init__(
+        self, stages: Sequence[StageChannels], norm: NormMode = "domain", activation: MaskActivation = "sigmoid"
+    ) -> None:
+        super().__init__()
+        channels = [stage.features for stage in stages]
+        outputs = [*channels[1:], channels[-1]]
+        carried = [0, *outputs[:-1]]
+        rows = zip(stages, carried, outputs, strict=True)
+        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation) for tap, c, out in rows)
+        self.out_channels = outputs[-1]
+
+    def add_task(self, task: str) -> None:
+        for stage in self.stages:
+            stage.add_task(task)  # type: ignore[operator]
+
+    def forward(self, taps: Sequence[Tap], segments: Segments) -> Float[Tensor, "batch out h w"]:
+        carried = None
+        for stage, tap in zip(self.stages, taps, strict=True):
+            carried = stage(tap, None if carried is None else F.max_pool2d(carried, 2), segments)
+        assert carried is not None
+        return carried
+
+    def masks(self, taps: Sequence[Tap], segments: Segments) -> list[Tensor]:
+        """Every stage's masks, for looking at."""
+        carried: Tensor | None = None
+        masks = []
+        for stage, tap in zip(self.stages, taps, strict=True):
+            below = None if carried is None else F.max_pool2d(carried, 2)
+            masks.append(stage.mask(tap.gate, below, segments))  # type: ignore[operator]
+            carried = stage(tap, below, segments)
+        return masks

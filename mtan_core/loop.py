@@ -1,0 +1,264 @@
+"""The training loop: phases of epochs of steps, with checkpoints from which it goes on bit for bit."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtan_core.averaging import WeightAverage
+from mtan_core.checkpoint import prune, read_state, read_tensors, save_checkpoint
+from mtan_core.metrics import Tally
+from mtan_core.progress import progress
+from mtan_core.sampling import Sampler
+from mtan_core.schedule import Schedule
+from mtan_core.step import Batch, Outcome, TrainingStep
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: who learns, for how long, how fast, and what is frozen."""
+
+    tasks: tuple[str, ...]
+    epochs: int
+    lr: float
+    freeze: tuple[str, ...] = ()
+
+
+@dataclass
+class Position:
+    """Where a run stands. With the seed it determines every draw to come."""
+
+    phase: int = 0
+    epoch: int = 0  # finished in this phase
+    epochs: int = 0  # finished in all
+    step: int = 0  # finished in this epoch
+    steps: int = 0  # finished in all
+    drawn: dict[str, int] = field(default_factory=dict)  # batches taken of each task's stream
+
+
+class Interrupted(Exception):  # noqa: N818 -- an event, not an error
+    """Somebody asked the run to stop; its state is safe in the checkpoint that `args[0]` names."""
+
+
+@dataclass
+class Trainer:
+    """Everything a run needs beside the data, which comes through `batch(task, number in its stream)`.
+
+    `evaluate` gives validation tallies (None: there is no validation). `observe` is told the rows of metrics and the
+    seconds after each epoch. `stop` is asked after each step whether to write a checkpoint and leave.
+    """
+
+    training: TrainingStep
+    sampler: Sampler
+    phases: Sequence[Phase]
+    schedule: Schedule
+    make_optimizer: Callable[[float], torch.optim.Optimizer]
+    batch: Callable[[str, int], Batch]
+    folder: Path
+    evaluate: Callable[[], Mapping[str, Tally]] | None = None
+    evaluate_every: int = 1
+    observe: Callable[[Sequence[Row]], None] = lambda rows: None
+    stop: Callable[[], bool] = lambda: False
+    average: WeightAverage | None = None
+    keep: int = 2
+    every_steps: int = 0
+    every_epochs: int = 1
+    position: Position = field(default_factory=Position)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # {"step", "accuracy"} of the best mean validation accuracy
+    seconds: float = 0.0
+    images: int = 0
+
+    def run(self) -> None:
+        """Train to the end of the last phase. Raises Interrupted after a checkpoint when `stop` says so."""
+        total = sum(self.sampler.epoch_length(phase.tasks) * phase.epochs for phase in self.phases)
+        self._began = time.perf_counter() - self.seconds
+        with progress("training", total=total, start=self.position.steps) as self._advance:
+            while self.position.phase < len(self.phases):
+                self._phase(self.phases[self.position.phase])
+                self.position = Position(
+                    phase=self.position.phase + 1,
+                    epochs=self.position.epochs,
+                    steps=self.position.steps,
+                    drawn=self.position.drawn,
+                )
+                if self.position.phase < len(self.phases):
+                    self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
+        self.seconds = time.perf_counter() - self._began
+
+    def _phase(self, phase: Phase) -> None:
+        while self.position.epoch < phase.epochs:
+            self.training.network.train()
+            self.training.network.freeze(phase.freeze)
+            self._epoch(phase)
+
+    def _epoch(self, phase: Phase) -> None:
+        draws = self.sampler.epoch(self.position.epochs, phase.tasks)
+        for tasks in draws[self.position.step :]:
+            self._set_rate(phase, len(draws))
+            self._record(self.training(self._batches(tasks)))
+            self.position.step += 1
+            self.position.steps += 1
+            self._after_step(len(draws))
+        self._end_epoch(phase)
+
+    def _batches(self, tasks: Sequence[str]) -> dict[str, Batch]:
+        batches = {task: self.batch(task, self.position.drawn.get(task, 0)) for task in tasks}
+        for task in tasks:
+            self.position.drawn[task] = self.position.drawn.get(task, 0) + 1
+        return batches
+
+    def _set_rate(self, phase: Phase, steps: int) -> None:
+        factor = self.schedule.factor(self.position.epoch * steps + self.position.step, steps, phase.epochs)
+        for group in self.training.optimizer.param_groups:
+            group["lr"] = phase.lr * factor
+
+    def _record(self, outcomes: Mapping[str, Outcome]) -> None:
+        if self.average:
+            self.average.update(outcomes)
+        for task, outcome in outcomes.items():
+            tally = self.tallies.setdefault(task, Tally())
+            tally.add(int(outcome.correct), outcome.seen, outcome.loss.item())
+            self.images += outcome.seen
+
+    def _after_step(self, steps_in_epoch: int) -> None:
+        self._advance(1, note=self._note())
+        finished = self.position.step == steps_in_epoch
+        if self.stop():
+            raise Interrupted(self.save())
+        if self.every_steps and self.position.steps % self.every_steps == 0 and not finished:
+            self.save()
+
+    def _note(self) -> str:
+        losses = " ".join(f"{task[:5]} {tally.mean_step_loss:.2f}" for task, tally in self.tallies.items())
+        rate = self.images / (time.perf_counter() - self._began)
+        return f"{rate:.0f} images/s; loss {losses}"
+
+    def _end_epoch(self, phase: Phase) -> None:
+        self.training.weighting.end_epoch({task: tally.mean_step_loss for task, tally in self.tallies.items()})
+        self.position.epoch += 1
+        self.position.epochs += 1
+        self.position.step = 0
+        last = self.position.epoch == phase.epochs
+        validation = self._validate() if last or self.position.epochs % self.evaluate_every == 0 else {}
+        rows = self._rows(validation)
+        self.rows += rows
+        self.tallies = {}
+        self._keep_best(validation)
+        self.observe(rows)
+        if last or self.position.epochs % self.every_epochs == 0 or self._is_best():
+            self.save()
+
+    def _validate(self) -> Mapping[str, Tally]:
+        if self.evaluate is None:
+            return {}
+        if self.average:
+            self.average.swap()
+        try:
+            return self.evaluate()
+        finally:
+            if self.average:
+                self.average.swap()
+
+    def _rows(self, validation: Mapping[str, Tally]) -> list[Row]:
+        weights = self.training.weighting.weights()
+        rate = self.training.optimizer.param_groups[0]["lr"]
+        rows = []
+        for task, tally in self.tallies.items():
+            seen = validation.get(task)
+            rows.append({
+                "epoch": self.position.epochs, "step": self.position.steps, "domain": task, "lr": rate,
+                "weight": weights[task], "images": tally.seen, "loss": tally.mean_step_loss,
+                "accuracy": tally.accuracy, "val_loss": seen.mean_loss if seen else None,
+                "val_accuracy": seen.accuracy if seen else None,
+            })  # fmt: skip
+        return rows
+
+    def _keep_best(self, validation: Mapping[str, Tally]) -> None:
+        if validation:
+            accuracy = sum(tally.accuracy for tally in validation.values()) / len(validation)
+            if self.best is None or accuracy > self.best["accuracy"]:
+                self.best = {"step": self.position.steps, "accuracy": accuracy}
+
+    def _is_best(self) -> bool:
+        return self.best is not None and self.best["step"] == self.position.steps
+
+    def save(self) -> Path:
+        """Write a checkpoint and delete those that are no longer needed."""
+        network = self.training.network.state_dict()
+        tensors = {
+            "weights": self.average.values if self.average else network,
+            "training": {
+                **_optimizer_tensors(self.training),
+                **{f"weighting.{name}": value for name, value in self.training.weighting.state_dict().items()},
+            },
+        }
+        if self.average:
+            tensors["learning"] = network
+        state = {
+            "position": asdict(self.position), "tallies": {task: asdict(t) for task, t in self.tallies.items()},
+            "rows": self.rows, "best": self.best, "images": self.images,
+            "seconds": time.perf_counter() - self._began, "weighting": self.training.weighting.memory(),
+            "average_steps": self.average.steps if self.average else 0,
+        }  # fmt: skip
+        path = save_checkpoint(self.folder, self.position.steps, tensors, state)
+        prune(self.folder, self.keep, self.folder / f"step-{self.best['step']}" if self.best else None)
+        return path
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take back all that `save` wrote."""
+        state = read_state(checkpoint)
+        self.position = Position(**state["position"])
+        self.tallies = {task: Tally(**fields) for task, fields in state["tallies"].items()}
+        self.rows, self.best = state["rows"], state["best"]
+        self.images, self.seconds = state["images"], state["seconds"]
+        weights = read_tensors(checkpoint, "weights")
+        if self.average:
+            self.average.load(weights, state["average_steps"])
+            weights = read_tensors(checkpoint, "learning")
+        self.training.network.load_state_dict(weights)
+        self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
+        tensors = read_tensors(checkpoint, "training")
+        _restore_optimizer(self.training, tensors)
+        weighting = {k.removeprefix("weighting."): v for k, v in tensors.items() if k.startswith("weighting.")}
+        self.training.weighting.load_state_dict(weighting)
+        self.training.weighting.recall(state["weighting"])
+
+
+def _names(training: TrainingStep) -> dict[int, str]:
+    named = [*training.network.named_parameters(), *training.weighting.named_parameters("weighting")]
+    return {id(parameter): name for name, parameter in named}
+
+
+def _optimizer_tensors(training: TrainingStep) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name: `<parameter>/<key>`."""
+    names = _names(training)
+    return {
+        f"{names[id(parameter)]}/{key}": torch.as_tensor(value)
+        for parameter, values in training.optimizer.state.items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _restore_optimizer(training: TrainingStep, tensors: Mapping[str, Tensor]) -> None:
+    names = _names(training)
+    for group in training.optimizer.param_groups:
+        for parameter in group["params"]:
+            prefix = names[id(parameter)] + "/"
+            held = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            if held:
+                # copies in the parameter's own memory format; AdamW's step count stays where the optimiser keeps it
+                training.optimizer.state[parameter] = {
+                    key: torch.empty_like(parameter).copy_(value)
+                    if value.shape == parameter.shape and key != "step"
+                    else value.clone()
+                    for key, value in held.items()
+                }

@@ -1,0 +1,38 @@
+"""Sums from which metrics are made: counts are added up and divided once, so batch sizes do not matter."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Tally:
+    """What was seen of one task: `loss` is a sum over examples (nats), `steps` counts batches and
+    `step_losses` adds up their mean losses."""
+
+    correct: int = 0
+    seen: int = 0
+    loss: float = 0.0
+    steps: int = 0
+    step_losses: float = 0.0
+
+    def add(self, correct: int, seen: int, mean_loss: float) -> None:
+        """Add one batch."""
+        self.correct += correct
+        self.seen += seen
+        self.loss += mean_loss * seen
+        self.steps += 1
+        self.step_losses += mean_loss
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of correct answers. Raises ZeroDivisionError when nothing was seen."""
+        return self.correct / self.seen
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of an example (nats)."""
+        return self.loss / self.seen
+
+    @property
+    def mean_step_loss(self) -> float:
+        """Mean over batches of their mean losses (nats): what a loss weighting learns of an epoch."""
+        return self.step_losses / self.steps

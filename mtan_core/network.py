@@ -1,0 +1,119 @@
+"""The Multi-Task Attention Network for classification: one pool, and for each task a ladder and a head."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mtan_core.errors import UserError
+from mtan_core.ladder import Ladder
+from mtan_core.norm import SHARED, TaskNorm
+from mtan_core.segments import Segments
+
+HeadPool = Literal["global", "8x8"]
+
+
+class AttentionNetwork(nn.Module):
+    """MTAN (Liu, Johns, Davison, CVPR 2019) over any pool.
+
+    `pool` obeys `mtan_core.pools.Pool`. `classes` gives each task's number of classes, in the order in which tasks update what they share. `head_pool`
+    "8x8" averages only the upper left 8x8 window of the last map, as the authors do; "global" all of it.
+    """
+
+    def __init__(
+        self, pool: nn.Module, ladder: Ladder, classes: Mapping[str, int], head_pool: HeadPool = "global"
+    ) -> None:
+        super().__init__()
+        self.pool = pool
+        self.ladder = ladder
+        self.heads = nn.ModuleDict()
+        self.head_pool = head_pool
+        for task, count in classes.items():
+            self.add_task(task, count)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.heads)
+
+    def add_task(self, task: str, classes: int) -> None:
+        """Give a new task its masks, its head and what else it does not share.
+
+        Raises UserError for a name that is taken or cannot be a module's.
+        """
+        if task in self.heads or task == SHARED or "." in task or hasattr(self.heads, task):
+            raise UserError(f"Expected a new task's name, found '{task}', which is taken or reserved.")
+        self.ladder.add_task(task)
+        for norm in self.task_norms():
+            norm.add_task(task)
+        self.heads[task] = nn.Linear(self.ladder.out_channels, classes)
+
+    def task_norms(self) -> list[TaskNorm]:
+        """The batch norms after shared convolutions, those of the pool and of the ladder."""
+        return [module for module in self.modules() if isinstance(module, TaskNorm)]
+
+    def own_statistics(self, task: str) -> None:
+        """Give a task running statistics of its own in every shared batch norm (`norm="shared"`)."""
+        for norm in self.task_norms():
+            norm.own_statistics(task)
+
+    def forward(self, images: Float[Tensor, "batch 3 h w"], task: str) -> Float[Tensor, "batch classes"]:
+        """Logits of one task for its (normalised) images."""
+        return self.joint({task: images})[task]
+
+    def joint(self, images: Mapping[str, Float[Tensor, "_ 3 h w"]]) -> dict[str, Float[Tensor, "_ _"]]:
+        """Logits of several tasks, each for its own images, in one pass of the pool and of all ladders."""
+        tasks = [task for task in self.heads if task in images]
+        if len(tasks) != len(images):
+            unknown = next(task for task in images if task not in self.heads)
+            raise KeyError(f"no task '{unknown}' among {', '.join(self.heads)}")
+        segments = Segments(tuple(tasks), tuple(len(images[task]) for task in tasks))
+        batch = images[tasks[0]] if len(tasks) == 1 else torch.cat([images[task] for task in tasks])
+        features = self._pooled(self.ladder(self.pool(batch, segments), segments))
+        parts = segments.split(features)
+        return {task: self.heads[task](part) for task, part in zip(tasks, parts, strict=True)}
+
+    def masks(self, images: Float[Tensor, "batch 3 h w"], task: str) -> list[Float[Tensor, "batch _ _ _"]]:
+        """The masks that a task puts on each stage of the pool for these images."""
+        segments = Segments((task,), (len(images),))
+        return self.ladder.masks(self.pool(images, segments), segments)
+
+    def _pooled(self, features: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch channels"]:
+        if self.head_pool == "8x8":
+            features = features[:, :, :8, :8]
+        return features.mean((2, 3))
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Every parameter by name, under the task that alone owns it, or under "shared" (pool and ladder convolutions)."""
+        groups: dict[str, dict[str, nn.Parameter]] = {SHARED: {}, **{task: {} for task in self.tasks}}
+        for name, parameter in self.named_parameters():
+            groups[owner_of(name)][name] = parameter
+        return groups
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Freeze parts ("pool", "ladder": its shared convolutions, "masks", "heads"): weights and running statistics.
+
+        All else learns. Call it after `train()`, which thaws the running statistics.
+        """
+        self.requires_grad_(True)
+        for part in parts:
+            for module in self._part(part):
+                module.requires_grad_(False).eval()
+
+    def _part(self, part: str) -> list[nn.Module]:
+        stages = list(self.ladder.stages)
+        modules: dict[str, list[nn.Module]] = {
+            "pool": [self.pool],
+            "ladder": [module for stage in stages for module in (stage.conv, stage.norm)],  # type: ignore[misc]
+            "masks": [stage.masks for stage in stages],  # type: ignore[misc]
+            "heads": [self.heads],
+        }
+        return modules[part]
+
+
+def owner_of(name: str) -> str:
+    """The task that alone owns a parameter or buffer of that name, or "shared"."""
+    owned = re.search(r"(?:^heads|\.masks|\.affine|\.statistics)\.([^.]+)\.", name)
+    return owned[1] if owned else SHARED

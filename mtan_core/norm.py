@@ -1,0 +1,149 @@
+"""Batch normalisation of a joint batch: every task's images by that task's own batch statistics.
+
+One set of running statistics for all domains is the trap of many-to-many learning (evaluation ends near chance), so
+what tasks share is an explicit choice, see `NormMode`.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mtan_core.segment_norm import normalise, segment_norm
+from mtan_core.segments import Segments
+
+NormMode = Literal["domain", "statistics", "shared"]
+SHARED = "shared"  # the key of what all tasks share; refused as a task's name
+
+
+class Affine(nn.Module):
+    """The learnt scale and shift of a batch norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+
+class Statistics(nn.Module):
+    """The running mean and (unbiased) variance of a batch norm."""
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+
+class TaskNorm(nn.Module):
+    """Batch norm after a convolution that tasks share.
+
+    `mode`: "domain": own affine parameters and own running statistics for each task; "statistics": own running
+    statistics, one affine; "shared": one set of both (the MTAN paper), where a task gets statistics of its own only by
+    re-estimation after training. In training, whatever the mode, a task's images are normalised by their own batch
+    statistics, and shared running statistics are updated once per task in the batch's order.
+    """
+
+    def __init__(self, channels: int, mode: NormMode, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.channels, self.mode, self.momentum, self.eps = channels, mode, momentum, eps
+        self.affine = nn.ModuleDict({} if mode == "domain" else {SHARED: Affine(channels)})
+        self.statistics = nn.ModuleDict({SHARED: Statistics(channels)} if mode == "shared" else {})
+
+    def add_task(self, task: str) -> None:
+        """Make what a new task does not share."""
+        if self.mode == "domain":
+            self.affine[task] = Affine(self.channels)
+        if self.mode != "shared":
+            self.statistics[task] = Statistics(self.channels)
+
+    def own_statistics(self, task: str) -> None:
+        """Give a task running statistics of its own, from now on used in evaluation ("shared" after re-estimation)."""
+        statistics = Statistics(self.channels).to(self._any_statistics().mean)
+        statistics.load_state_dict(self._statistics(task).state_dict())
+        self.statistics[task] = statistics
+
+    def forward(
+        self, features: Float[Tensor, "batch channels h w"], segments: Segments, relu: bool = False
+    ) -> Float[Tensor, "batch channels h w"]:
+        """Normalise, scale and shift; with `relu`, rectify in the same pass."""
+        weight, bias = self._affine(segments.tasks)
+        if not self.training:
+            mean, var = self._running(segments.tasks)
+            return normalise(features, segments.sizes, weight, bias, mean, var, self.eps, relu)
+        normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, self.eps, relu)
+        self._update(segments, mean, var, features.shape[2] * features.shape[3])
+        return normalised
+
+    def _affine(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if self.mode == "domain":
+            own = [self.affine[task] for task in tasks]
+            return torch.stack([a.weight for a in own]), torch.stack([a.bias for a in own])  # type: ignore[misc]
+        shared = self.affine[SHARED]
+        return shared.weight.expand(len(tasks), -1), shared.bias.expand(len(tasks), -1)  # type: ignore[operator]
+
+    def _statistics(self, task: str) -> Statistics:
+        key = task if task in self.statistics else SHARED
+        return self.statistics[key]  # type: ignore[return-value]
+
+    def _any_statistics(self) -> Statistics:
+        return next(iter(self.statistics.values()))  # type: ignore[return-value]
+
+    def _running(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+        own = [self._statistics(task) for task in tasks]
+        return torch.stack([s.mean for s in own]), torch.stack([s.var for s in own])
+
+    @torch.no_grad()
+    def _update(self, segments: Segments, mean: Tensor, var: Tensor, pixels: int) -> None:
+        own = [self.statistics[SHARED if self.mode == "shared" else task] for task in segments.tasks]
+        update_running([(s.mean, s.var) for s in own], segments.sizes, mean, var, pixels, self.momentum)  # type: ignore[misc]
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """Batch norm after a convolution of one task's own; computed for all tasks together by `own_norms`."""
+
+
+def own_norms(
+    features: Float[Tensor, "batch channels h w"], segments: Segments, norms: Sequence[nn.BatchNorm2d], relu: bool
+) -> Float[Tensor, "batch channels h w"]:
+    """Apply `norms[d]` to task d's stretch of the joint batch, in one pass over all."""
+    weight = torch.stack([norm.weight for norm in norms])
+    bias = torch.stack([norm.bias for norm in norms])
+    first = norms[0]
+    running = [(norm.running_mean, norm.running_var) for norm in norms]
+    if not first.training:
+        mean, var = (torch.stack(values) for values in zip(*running, strict=True))
+        return normalise(features, segments.sizes, weight, bias, mean, var, first.eps, relu)
+    normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, first.eps, relu)
+    pixels = features.shape[2] * features.shape[3]
+    update_running(running, segments.sizes, mean, var, pixels, first.momentum or 0.1)
+    return normalised
+
+
+@torch.no_grad()
+def update_running(
+    running: Sequence[tuple[Tensor, Tensor]],
+    sizes: Sequence[int],
+    mean: Float[Tensor, "tasks channels"],
+    var: Float[Tensor, "tasks channels"],
+    pixels: int,
+    momentum: float,
+) -> None:
+    """Move running means and variances towards a batch's, as `torch.nn.BatchNorm2d` does (variance made unbiased).
+
+    A set that stands in `running` several times (shared by tasks) is moved once for each, in that order.
+    """
+    counts = [size * pixels for size in sizes]
+    unbias = torch.tensor([count / max(count - 1, 1) for count in counts], dtype=var.dtype, device=var.device)
+    var = var * unbias[:, None]
+    if len({id(own) for own, _ in running}) == len(running):
+        torch._foreach_lerp_([m for m, _ in running], list(mean.unbind()), momentum)
+        torch._foreach_lerp_([v for _, v in running], list(var.unbind()), momentum)
+        return
+    for (running_mean, running_var), task_mean, task_var in zip(running, mean, var, strict=True):
+        running_mean.lerp_(task_mean, momentum)
+        running_var.lerp_(task_var, momentum)

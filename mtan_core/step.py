@@ -1,0 +1,112 @@
+"""One optimiser step from the batches of one or several tasks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtan_core.network import AttentionNetwork
+from mtan_core.weighting import Weighting
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Batch(NamedTuple):
+    """One task's part of a step.
+
+    With mixup, `labels` and `other_labels` count with `share` and 1 - `share` (Zhang et al. 2018).
+    """
+
+    images: Tensor  # (batch, 3, h, w), normalised
+    labels: Tensor  # (batch,), int64
+    other_labels: Tensor | None = None
+    share: float = 1.0
+
+
+class Outcome(NamedTuple):
+    """What a step saw of one task (tensors on the device, so that nothing waits)."""
+
+    loss: Tensor  # mean raw loss
+    correct: Tensor
+    seen: int
+
+
+class NotFiniteError(RuntimeError):
+    """A task's loss became infinite or NaN; `args` are the task and the value."""
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The context in which a network runs: bf16 is autocast with parameters, statistics and losses in fp32."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@dataclass
+class TrainingStep:
+    """Forward, loss, backward and one optimiser step; `accumulate` splits the tasks without changing the result.
+
+    Gradients are None, not zero, for what a step does not reach, so that a task's own parameters never move without
+    its data, whatever momentum and weight decay say.
+    """
+
+    network: AttentionNetwork
+    weighting: Weighting
+    optimizer: torch.optim.Optimizer
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    label_smoothing: float = 0.0
+    clip: float = 0.0  # largest gradient norm; 0: no clipping
+
+    def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
+        """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        outcomes: dict[str, Outcome] = {}
+        for tasks in _chunks(list(batches), self.accumulate):
+            losses, seen = self._losses({task: batches[task] for task in tasks})
+            outcomes |= seen
+            self.weighting.combine(losses).backward()
+        _check_finite(outcomes)
+        if self.clip:
+            moving = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            nn.utils.clip_grad_norm_(moving, self.clip)
+        self.optimizer.step()
+        return outcomes
+
+    def _losses(self, batches: Mapping[str, Batch]) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        device = next(self.network.parameters()).device
+        with autocast(device, self.precision):
+            logits = self.network.joint({task: batch.images for task, batch in batches.items()})
+        losses, outcomes = {}, {}
+        for task, batch in batches.items():
+            scores = logits[task] if logits[task].dtype == torch.float64 else logits[task].float()
+            losses[task] = classification_loss(scores, batch, self.label_smoothing)
+            correct = (scores.argmax(1) == batch.labels).sum()
+            outcomes[task] = Outcome(losses[task].detach(), correct, len(batch.labels))
+        return losses, outcomes
+
+
+def classification_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
+    """Mean cross-entropy of logits (batch, classes) in nats; mixed labels share it."""
+    loss = F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+    if batch.other_labels is None:
+        return loss
+    other = F.cross_entropy(logits, batch.other_labels, label_smoothing=label_smoothing)
+    return batch.share * loss + (1 - batch.share) * other
+
+
+def _chunks(tasks: Sequence[str], parts: int) -> Iterator[Sequence[str]]:
+    size = -(-len(tasks) // parts)
+    for start in range(0, len(tasks), size):
+        yield tasks[start : start + size]
+
+
+def _check_finite(outcomes: Mapping[str, Outcome]) -> None:
+    """On a GPU this is the one point of a step that waits for the device."""
+    losses = torch.stack([outcome.loss for outcome in outcomes.values()])
+    if not bool(torch.isfinite(losses).all()):
+        for task, outcome in outcomes.items():
+            if not torch.isfinite(outcome.loss):
+                raise NotFiniteError(task, outcome.loss.item())
