@@ -35,6 +35,9 @@ class Predictions:
     image_ids: NDArray[np.int64]
     category_ids: NDArray[np.int64]
 
+    def where(self, chosen: NDArray[np.bool_]) -> "Predictions":
+        return Predictions(self.image_ids[chosen], self.category_ids[chosen])
+
 
 def write_results(path: Path, image_ids: Iterable[int], category_ids: Iterable[int]) -> None:
     """Write predictions as `results.json`, atomically. Raises ValueError where the two are not of one length."""
@@ -94,7 +97,7 @@ def _entries(text: str, path: Path) -> Iterator[Any]:
         try:
             entry, position = _DECODER.raw_decode(text, position)
         except (ValueError, RecursionError) as problem:
-            cut = "" if text.rstrip().endswith("]") else "; the list has no end: is the file cut off?"
+            cut = "" if text.rstrip().endswith("]") else "; the list has no end, as in a file that was cut off"
             raise UserError(f"{path}: entry {number} cannot be read as JSON: {_reason(problem)}{cut}.") from None
         yield entry
         between = _BETWEEN.match(text, position)

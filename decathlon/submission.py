@@ -86,13 +86,15 @@ def validate_results(results: Path, annotations: Path, domains: Domains = None, 
     Raises UserError for unknown images, duplicates and categories that are not of the image's domain, each with its id,
     and with `strict` for missing images too.
     """
-    predictions, answers = _matched(results, annotations, domains)
-    missing = _missing(predictions, answers)
+    matched = _valid(results, annotations, domains)
+    missing = {answer.domain: np.setdiff1d(answer.image_ids, own.image_ids) for answer, own in matched}
     if strict and any(map(len, missing.values())):
         told = "; ".join(f"{name}: {listed(ids)}" for name, ids in missing.items() if len(ids))
         raise UserError(f"{results}: expected a prediction for every image, missing are {told}.")
+    answers = [answer for answer, _ in matched]
     checks = {a.domain: DomainCheck(len(a.image_ids), len(missing[a.domain])) for a in answers}
-    return Validation(answers[0].split, len(predictions.image_ids), checks, (*_missing_notes(checks), *_notes(answers)))
+    predictions = sum(len(own.image_ids) for _, own in matched)
+    return Validation(answers[0].split, predictions, checks, (*_missing_notes(checks), *_notes(answers)))
 
 
 def score_results(
@@ -102,85 +104,101 @@ def score_results(
 
     `baselines` (error fractions) gives points to domains that are not official. Raises UserError also for stripped files.
     """
-    predictions, answers = _matched(results, annotations, domains)
-    errors = {answer.domain: _error(predictions, answer) for answer in answers}
-    points, missing = decathlon_points(errors, baselines), _missing(predictions, answers)
+    matched = _valid(results, annotations, domains)
+    errors = {answer.domain: _error(answer, own) for answer, own in matched}
+    points = decathlon_points(errors, baselines)
     scored = {
-        a.domain: DomainScore(errors[a.domain], points[a.domain], len(a.image_ids), len(missing[a.domain]))
-        for a in answers
+        a.domain: DomainScore(
+            errors[a.domain], points[a.domain], len(a.image_ids), len(a.image_ids) - len(own.image_ids)
+        )
+        for a, own in matched
     }
+    answers = [answer for answer, _ in matched]
     notes = (*_missing_notes(scored), *_notes(answers), *_score_notes(answers, points))
     return Scored(decathlon_score(errors, baselines), scored, answers[0].split, notes)
 
 
-def _matched(results: Path, annotations: Path, domains: Domains) -> tuple[Predictions, list[Answers]]:
-    """The valid predictions for the chosen domains, ascending by image, and the answers of the split that they are for."""
-    predictions = read_results(results)
+def _valid(results: Path, annotations: Path, domains: Domains) -> list[tuple[Answers, Predictions]]:
+    """The chosen domains' answers, each with the predictions for it; UserError with all that is wrong with these."""
     wanted = domains if domains is None or isinstance(domains, str) else list(domains)
-    answers = _answers_for(predictions.image_ids, annotations, wanted)
-    order = np.argsort(predictions.image_ids, kind="stable")
-    images, categories = predictions.image_ids[order], predictions.category_ids[order]
+    predictions = read_results(results)
+    answers, owners = _answers_for(predictions.image_ids, annotations, wanted)
+    unknown = predictions.image_ids[owners < 0]
     if wanted:
-        ours = _concerned(images, answers)
-        images, categories = images[ours], categories[ours]
-    problems = [*_bad_images(images, answers, annotations), *_bad_categories(images, categories, answers)]
+        unknown = unknown[_of_no_other_domain(unknown, answers)]
+    matched = [(answer, predictions.where(owners == place)) for place, answer in enumerate(answers)]
+    problems = [*_bad_images(unknown, matched, annotations), *_bad_categories(matched)]
     if problems:
         raise UserError(f"{results}: refused for {'; '.join(problems)}.")
-    return Predictions(images, categories), answers
+    return matched
 
 
-def _answers_for(images: Ids, source: Path, domains: str | Sequence[str] | None) -> list[Answers]:
-    """The test answers, unless only the val answers know any of the predicted images."""
+def _answers_for(images: Ids, source: Path, domains: str | Sequence[str] | None) -> tuple[list[Answers], Ids]:
+    """The test answers, unless only the val answers know any of the predicted images; and `_owners` of these images."""
     test = read_answers(source, "test", domains)
-    if test and (not len(images) or _any_known(images, test)):
-        return test
+    owners = _owners(images, test)
+    if test and (not len(images) or (owners >= 0).any()):
+        return test, owners
     val = read_answers(source, "val", domains)
-    if val and (not test or _any_known(images, val)):
-        return val
+    val_owners = _owners(images, val)
+    if val and (not test or (val_owners >= 0).any()):
+        return val, val_owners
     if not test:
         inside = source / "annotations"
         hint = f"; is it {inside}?" if inside.is_dir() else ""
         names = "'<domain>_test.json' (or '_test_stripped.json', '_val.json')"
         raise UserError(f"{source}: expected annotation files named {names}, found none{hint}.")
-    return test
+    return test, owners
 
 
-def _any_known(images: Ids, answers: Sequence[Answers]) -> bool:
-    return any(np.isin(answer.image_ids, images).any() for answer in answers)
+def _owners(images: Ids, answers: Sequence[Answers]) -> Ids:
+    """For each predicted image the place in `answers` of the domain that it belongs to, -1 if to none."""
+    if not answers:
+        return np.full(len(images), -1)
+    known = np.concatenate([answer.image_ids for answer in answers])
+    owners = np.repeat(np.arange(len(answers)), [len(answer.image_ids) for answer in answers])
+    order = np.argsort(known, kind="stable")
+    known, owners = known[order], owners[order]
+    shared = np.flatnonzero(known[1:] == known[:-1])
+    if len(shared):
+        one, other = (answers[owners[place]].where for place in (shared[0], shared[0] + 1))
+        raise UserError(f"{one} and {other}: expected each image id in one domain, found {known[shared[0]]} in both.")
+    places = np.searchsorted(known, images).clip(max=len(known) - 1)
+    return np.where(known[places] == images, owners[places], -1)
 
 
-def _concerned(images: Ids, answers: Sequence[Answers]) -> NDArray[np.bool_]:
-    """Which predictions concern the chosen domains: all but those whose id carries the number of another domain."""
-    numbers = images // IDS_PER_DOMAIN
-    known = np.isin(images, np.concatenate([answer.image_ids for answer in answers]))
-    return known | (numbers < 1) | np.isin(numbers, [answer.number for answer in answers])
+def _of_no_other_domain(unknown: Ids, answers: Sequence[Answers]) -> NDArray[np.bool_]:
+    """Which unknown images cannot be those of a domain that was not chosen, by the domain's number in their ids."""
+    numbers = unknown // IDS_PER_DOMAIN
+    return (numbers < 1) | np.isin(numbers, [answer.number for answer in answers])
 
 
-def _bad_images(images: Ids, answers: Sequence[Answers], source: Path) -> list[str]:
-    """What is wrong with the (ascending) predicted images: unknown or there more than once."""
+def _bad_images(unknown: Ids, matched: Sequence[tuple[Answers, Predictions]], source: Path) -> list[str]:
+    """What is wrong with the predicted images: unknown, or there more than once."""
     problems = []
-    unknown = np.unique(images[~np.isin(images, np.concatenate([answer.image_ids for answer in answers]))])
     if len(unknown):
-        numbers = set((unknown // IDS_PER_DOMAIN).tolist()) - {answer.number for answer in answers}
+        numbers = set(np.unique(unknown // IDS_PER_DOMAIN).tolist()) - {answer.number for answer, _ in matched}
         absent = [name for name, domain in official_domains().items() if domain.number in numbers]
-        hint = f" ({source} has no {answers[0].split} file of {', '.join(absent)}; see --domains)" if absent else ""
-        problems.append(f"unknown image ids: {listed(unknown)}{hint}")
-    twice = np.unique(images[1:][images[1:] == images[:-1]])
+        split = matched[0][0].split
+        hint = f" ({source} has no {split} file of {', '.join(absent)}; --domains leaves domains out)" if absent else ""
+        problems.append(f"unknown image ids: {listed(np.unique(unknown))}{hint}")
+    ids = [np.sort(own.image_ids) for _, own in matched]
+    twice = np.unique(np.concatenate([own[1:][own[1:] == own[:-1]] for own in ids]))
     if len(twice):
         problems.append(f"images predicted more than once: {listed(twice)}")
     return problems
 
 
-def _bad_categories(images: Ids, categories: Ids, answers: Sequence[Answers]) -> list[str]:
+def _bad_categories(matched: Sequence[tuple[Answers, Predictions]]) -> list[str]:
     """What is wrong with the categories of the known images: of another domain, or in no list at all."""
-    everything = np.concatenate([answer.category_ids for answer in answers])
+    everything = np.concatenate([answer.category_ids for answer, _ in matched])
     foreign: list[str] = []
     unknown: list[str] = []
-    for answer in answers:
-        wrong = np.isin(images, answer.image_ids) & ~np.isin(categories, answer.category_ids)
-        elsewhere = wrong & np.isin(categories, everything)
-        for places, told in ((elsewhere, foreign), (wrong & ~elsewhere, unknown)):
-            pairs = zip(images[places].tolist(), categories[places].tolist(), strict=True)
+    for answer, own in matched:
+        wrong = own.where(~np.isin(own.category_ids, answer.category_ids))
+        elsewhere = np.isin(wrong.category_ids, everything)
+        for bad, told in ((wrong.where(elsewhere), foreign), (wrong.where(~elsewhere), unknown)):
+            pairs = zip(bad.image_ids.tolist(), bad.category_ids.tolist(), strict=True)
             told += [f"{category} for image {image} of {answer.domain}" for image, category in pairs]
     problems = []
     if foreign:
@@ -190,21 +208,15 @@ def _bad_categories(images: Ids, categories: Ids, answers: Sequence[Answers]) ->
     return problems
 
 
-def _missing(predictions: Predictions, answers: Sequence[Answers]) -> dict[str, Ids]:
-    """The images of each domain that have no prediction."""
-    return {a.domain: np.setdiff1d(a.image_ids, predictions.image_ids, assume_unique=True) for a in answers}
-
-
-def _error(predictions: Predictions, answer: Answers) -> float:
-    """The error fraction over all images of a domain."""
+def _error(answer: Answers, own: Predictions) -> float:
+    """The error fraction over all images of a domain, those without a prediction counted as wrong."""
     if answer.labels is None:
         raise UserError(
             f"{answer.where}: expected labels to score with, found a file without; "
             f"a labelled one is named '{answer.domain}_{answer.split}.json' (`validate` needs no labels)."
         )
-    ours = np.isin(predictions.image_ids, answer.image_ids)
-    places = np.searchsorted(answer.image_ids, predictions.image_ids[ours])
-    correct = int((answer.labels[places] == predictions.category_ids[ours]).sum())
+    places = np.searchsorted(answer.image_ids, own.image_ids)
+    correct = int((answer.labels[places] == own.category_ids).sum())
     return (len(answer.image_ids) - correct) / len(answer.image_ids)
 
 
