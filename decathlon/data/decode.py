@@ -1,0 +1,51 @@
+"""From the bytes of an image file to RGB pixels."""
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.io import decode_jpeg
+
+Pixels = NDArray[np.uint8]
+_JPEG = b"\xff\xd8\xff"
+
+
+class Unreadable(ValueError):
+    """An image file that cannot be decoded whole."""
+
+
+def decode(data: bytes | bytearray) -> Pixels:
+    """The image as (height, width, 3) uint8 RGB; grey, CMYK, palette and 16-bit images are converted.
+
+    Common JPEGs go through torchvision, which holds no interpreter lock while it works, all else through Pillow; on
+    the same JPEG the two agree. Raises Unreadable for data that is cut off, damaged, or no image.
+    """
+    if data[:3] == _JPEG:
+        try:
+            image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+        except RuntimeError:
+            return _decode_slowly(data)
+        if image.shape[2] == 3:
+            return image
+        if image.shape[2] == 1:
+            return np.repeat(image, 3, axis=2)
+    return _decode_slowly(data)
+
+
+def _decode_slowly(data: bytes | bytearray) -> Pixels:
+    """Decode by Pillow, which knows every format and colour mode."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
+                    return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+                return np.asarray(image.convert("RGB"))
+    except (
+        Exception
+    ) as problem:  # Pillow's decoders raise whatever they stumble over: OSError, ValueError, SyntaxError, ...
+        raise Unreadable(str(problem) or type(problem).__name__) from None

@@ -1,0 +1,91 @@
+"""Writing one file of the image store in bounded memory, with metadata that is only known at the end."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from decathlon.data.store import COLUMNS, METADATA_KEY
+
+BATCH_IMAGES, BATCH_BYTES = 512, 8 << 20
+_SPARE = 512  # bytes kept free for what the final metadata has more than the first
+
+
+class SplitWriter:
+    """Appends decoded images to `path`, a record batch at a time.
+
+    An Arrow file begins with its schema, yet measured statistics and counts are known only after the last image: the
+    metadata is first written as blanks of a fixed length, which `close` overwrites, at the head and in the footer.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        """`metadata` is a first version of what `close` will be given; the last may be longer by a few hundred bytes."""
+        self.path = path
+        self._blank = b" " * (len(json.dumps(metadata)) + _SPARE)
+        self._schema = pa.schema(COLUMNS, metadata={METADATA_KEY: self._blank})
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._sink, self._schema)
+        self._rows: list[tuple[int, int | None, NDArray[np.uint8]]] = []
+        self._bytes = 0
+
+    def append(self, image_id: int, label: int | None, image: NDArray[np.uint8]) -> None:
+        """Add one image (height, width, 3); `label` is None in test."""
+        self._rows.append((image_id, label, image))
+        self._bytes += image.nbytes
+        if len(self._rows) >= BATCH_IMAGES or self._bytes >= BATCH_BYTES:
+            self._flush()
+
+    def close(self, metadata: dict[str, Any]) -> None:
+        """Write the last rows and the final metadata."""
+        self._flush()
+        self._writer.close()
+        self._sink.close()
+        document = json.dumps(metadata).encode()
+        if len(document) > len(self._blank):
+            raise ValueError(f"{len(document)} bytes of metadata do not fit the {len(self._blank)} kept for them")
+        _overwrite(self.path, self._blank, document.ljust(len(self._blank)))
+
+    def abort(self) -> None:
+        """Give up: the file is removed."""
+        self._sink.close()
+        self.path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        ids, labels, images = zip(*self._rows, strict=True)
+        bounds = np.zeros(len(images) + 1, np.int64)
+        np.cumsum([image.nbytes for image in images], out=bounds[1:])
+        joined = np.concatenate([image.ravel() for image in images])
+        pixels = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(images), [None, pa.py_buffer(bounds), pa.py_buffer(joined)]
+        )
+        sides = [pa.array([image.shape[axis] for image in images], pa.int32()) for axis in (0, 1)]
+        columns = [pa.array(ids, pa.int64()), pa.array(labels, pa.int32()), *sides, pixels]
+        self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
+        self._rows, self._bytes = [], 0
+
+
+def _overwrite(path: Path, blank: bytes, document: bytes) -> None:
+    """Put `document` in the place of the blanks in the schema at the file's head and in that of its footer."""
+    reach = len(blank) + (1 << 16)  # the schema and the key-value pairs around the blanks take far less than 64 KiB
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        head = file.read(reach).index(blank)
+        begin = _footer(file, size)
+        file.seek(begin)
+        foot = begin + file.read(size - begin).index(blank)
+        for place in (head, foot):
+            file.seek(place)
+            file.write(document)
+
+
+def _footer(file: Any, size: int) -> int:
+    """Where an IPC file's footer begins: its length stands in four bytes before the closing magic `ARROW1`."""
+    file.seek(size - 10)
+    return size - 10 - int.from_bytes(file.read(4), "little")
