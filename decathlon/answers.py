@@ -146,18 +146,20 @@ def _column(document: dict[str, Any], table: str, key: str, where: str) -> Ids:
     """The integers under `key` of all entries of a table of the document."""
     rows = document.get(table)
     if not isinstance(rows, list):
-        raise UserError(
-            f"{where}: expected a list under '{table}', found {'no such key' if rows is None else rows!r:.40}."
-        )
+        found = f"{rows!r:.40}" if table in document else "no such key"
+        raise UserError(f"{where}: expected a list under '{table}', found {found}.")
     try:
-        return np.fromiter((row[key] for row in rows), np.int64, len(rows))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        bad = next(place for place, row in enumerate(rows, start=1) if not _has_integer(row, key))
-        raise UserError(f"{where}: '{table}', entry {bad}: expected an integer under '{key}'.") from None
+        values = [row[key] for row in rows]
+        if all(type(value) is int for value in values):
+            return np.array(values, dtype=np.int64)
+    except (KeyError, TypeError, OverflowError):
+        pass
+    bad = next(place for place, row in enumerate(rows, start=1) if not _has_integer(row, key))
+    raise UserError(f"{where}: '{table}', entry {bad}: expected an integer under '{key}'.")
 
 
 def _has_integer(row: Any, key: str) -> bool:
-    return isinstance(row, dict) and isinstance(row.get(key), int) and abs(row[key]) < 2**63
+    return isinstance(row, dict) and type(row.get(key)) is int and -(2**63) <= row[key] < 2**63
 
 
 def _labels(document: dict[str, Any], images: Ids, categories: Ids, where: str) -> Ids:

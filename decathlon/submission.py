@@ -50,6 +50,10 @@ class Validation:
     domains: dict[str, DomainCheck]
     notes: tuple[str, ...]
 
+    @property
+    def missing(self) -> int:
+        return sum(check.missing for check in self.domains.values())
+
     def to_dict(self) -> dict[str, Any]:
         domains = {name: asdict(check) for name, check in self.domains.items()}
         return {"valid": True, "split": self.split, "predictions": self.predictions, "domains": domains}
