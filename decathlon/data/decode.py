@@ -12,7 +12,7 @@ Pixels = NDArray[np.uint8]
 _JPEG = b"\xff\xd8\xff"
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """An image file that cannot be decoded whole."""
 
 
@@ -20,11 +20,12 @@ def decode(data: bytes | bytearray) -> Pixels:
     """The image as (height, width, 3) uint8 RGB; grey, CMYK, palette and 16-bit images are converted.
 
     Common JPEGs go through torchvision, which holds no interpreter lock while it works, all else through Pillow; on
-    the same JPEG the two agree. Raises Unreadable for data that is cut off, damaged, or no image.
+    the same JPEG the two agree. Raises UnreadableError for data that is cut off, damaged, or no image.
     """
     if data[:3] == _JPEG:
         try:
-            image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+            image: Pixels = decode_jpeg(encoded).permute(1, 2, 0).numpy()  # type: ignore[union-attr]  # one in, one out
         except RuntimeError:
             return _decode_slowly(data)
         if image.shape[2] == 3:
@@ -48,4 +49,4 @@ def _decode_slowly(data: bytes | bytearray) -> Pixels:
     except (
         Exception
     ) as problem:  # Pillow's decoders raise whatever they stumble over: OSError, ValueError, SyntaxError, ...
-        raise Unreadable(str(problem) or type(problem).__name__) from None
+        raise UnreadableError(str(problem) or type(problem).__name__) from None

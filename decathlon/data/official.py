@@ -1,36 +1,20 @@
-"""The official annotation files: COCO-style JSON, one a split, checked and held in compact arrays.
-
-ImageNet's lists 1.2 million images: every JSON object becomes a tuple while the text is parsed, so that the memory
-taken stays a few hundred bytes an image.
-"""
+"""A domain's three annotation files together: one listing of its images, without the rows that have a problem."""
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decathlon.data.annotations import AnnotationFile, BrokenAnnotationsError, parse
 from decathlon.data.problems import Kind, Problem
 from decathlon.data.store import SPLITS
-from decathlon.specs import IDS_PER_DOMAIN, official_domains
+from decathlon.specs import IDS_PER_DOMAIN, Colour, DomainSpec, official_domains
 
-Problems = list[Problem]
-
-
-class _Image(NamedTuple):
-    image_id: int
-    width: int
-    height: int
-    file: str
-
-
-class _Annotation(NamedTuple):
-    image_id: int
-    category_id: int
+Texts = dict[str, tuple[str, bytes]]  # split -> file name and content
+Add = Callable[[Kind, str, str], None]  # kind, file, detail
+_UNSEEN, _BAD = -2, -1
 
 
 @dataclass(frozen=True)
@@ -47,8 +31,9 @@ class SplitListing:
         return len(self.files)
 
     def take(self, rows: NDArray[np.int64]) -> "SplitListing":
-        arrays = (values[rows] for values in (self.image_ids, self.labels, self.heights, self.widths))
-        return SplitListing(*arrays, [self.files[row] for row in rows])
+        """The listing of these rows, in their order."""
+        files = [self.files[row] for row in rows]
+        return SplitListing(self.image_ids[rows], self.labels[rows], self.heights[rows], self.widths[rows], files)
 
 
 @dataclass(frozen=True)
@@ -72,6 +57,20 @@ class Listing:
         is_official = official and official.images == self.sizes and official.classes == len(self.class_names)
         return "official" if is_official else "custom"
 
+    def spec(self, mean: Colour, std: Colour) -> DomainSpec:
+        """The domain's spec, with the statistics measured on train unless the images are the official ones.
+
+        Of a domain outside the challenge nothing is known that would allow mirrors or crops: it gets neither.
+        """
+        official = official_domains().get(self.name)
+        if official is None:
+            return DomainSpec(
+                self.name, self.number, self.class_names, mean, std, mirror=False, fit="squash", source="custom"
+            )
+        if self.source == "official":
+            return official.spec(self.class_names)
+        return official.spec(self.class_names, mean, std, self.source)
+
 
 def file_names(domain: str, split: str) -> tuple[str, ...]:
     """The names under which a split's annotations may come, best first."""
@@ -82,127 +81,61 @@ def file_names(domain: str, split: str) -> tuple[str, ...]:
 
 def domain_and_split(file_name: str) -> tuple[str, str] | None:
     """What an annotation file is about, by its name; None for another file."""
-    stem = file_name.removesuffix(".json")
-    for split in SPLITS:
-        for ending in (f"_{split}_stripped", f"_{split}"):
-            if stem != file_name and stem.endswith(ending) and len(stem) > len(ending):
-                return stem.removesuffix(ending), split
-    return None
+    stem = file_name.removesuffix(".json").removesuffix("_stripped")
+    domain, _, split = stem.rpartition("_")
+    return (domain, split) if domain and file_name in file_names(domain, split) and split in SPLITS else None
 
 
-def read_listing(domain: str, texts: dict[str, tuple[str, bytes]], problems: Problems) -> Listing | None:
-    """One domain from the texts of its files (split -> file name and content); None where they are beyond use.
+def read_listing(domain: str, texts: Texts, problems: list[Problem]) -> Listing | None:
+    """One domain from the texts of its files; None where one of them is missing or beyond use.
 
-    Every problem is added to `problems`, with rows that have one left out of the listing. A label comes from
-    `category_id` alone: its place in `categories`.
+    Every problem is added to `problems`, and rows that have one are left out. A label comes from `category_id` alone:
+    its place in `categories`.
     """
-    missing = [split for split in SPLITS if split not in texts]
-    problems += [Problem(domain, "annotations", file_names(domain, split)[0], "missing") for split in missing]
-    parsed = {split: _parse(domain, *texts[split], problems) for split in SPLITS if split in texts}
-    documents = {split: document for split, document in parsed.items() if document}
-    if len(documents) < len(SPLITS) or not _same_categories(domain, documents, texts, problems):
+
+    def add(kind: Kind, file: str, detail: str) -> None:
+        problems.append(Problem(domain, kind, file, detail))
+
+    documents = _parse_all(domain, texts, add)
+    if documents is None:
         return None
-    first = documents["train"]["categories"]
-    number = first[0]["id"] // IDS_PER_DOMAIN
+    first = documents["train"]
     listing = Listing(
         name=domain,
-        number=number,
-        class_names=tuple(category["name"] for category in first),
-        description=str(documents["train"]["info"].get("description", "")),
-        sizes={split: len(document["images"]) for split, document in documents.items()},
-        splits={split: _split(domain, split, texts[split][0], documents.pop(split), problems) for split in SPLITS},
+        number=first.number,
+        class_names=first.class_names,
+        description=first.description,
+        sizes={split: len(document.images) for split, document in documents.items()},
+        splits={split: _rows(documents.pop(split), split == "test", add) for split in SPLITS},
         digest=hashlib.sha256(b"".join(hashlib.sha256(texts[split][1]).digest() for split in SPLITS)).hexdigest(),
     )
-    return _without_repeats(listing, problems)
+    return replace(listing, splits=_without_repeats(listing, add))
 
 
-def _parse(domain: str, file: str, text: bytes, problems: Problems) -> dict[str, Any] | None:
-    """The document with its images and annotations as tuples; None, and a problem, where it is not of the official form."""
-
-    def broken(detail: str) -> None:
-        problems.append(Problem(domain, "annotations", file, detail))
-
-    try:
-        document = json.loads(text.decode("utf-8-sig"), object_hook=_compact)
-    except ValueError as problem:
-        return broken(f"not JSON: {problem}")
-    if not isinstance(document, dict):
-        return broken(f"expected an object with 'images' and 'categories', found a {type(document).__name__}")
-    stripped = document.get("annotations") is None
-    if stripped and "_test" in file:
-        document["annotations"] = []
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(document.get(key), list):
-            return broken(f"missing key '{key}'")
-    for key, kind, keys in (
-        ("images", _Image, "id, width, height, file_name"),
-        ("annotations", _Annotation, "image_id, category_id"),
-    ):
-        odd = next((entry for entry in document[key] if not isinstance(entry, kind)), None)
-        if odd is not None:
-            return broken(f"expected {keys} in every entry of '{key}', found {str(odd)[:100]}")
-    if not isinstance(document.setdefault("info", {}), dict):
-        return broken("expected an object at 'info'")
-    return document if _categories_fit(document["categories"], domain, broken) else None
+def _parse_all(domain: str, texts: Texts, add: Add) -> dict[str, AnnotationFile] | None:
+    documents = {}
+    for split in SPLITS:
+        if split not in texts:
+            add("annotations", file_names(domain, split)[0], "missing")
+            continue
+        name, text = texts[split]
+        try:
+            documents[split] = parse(domain, name, text)
+        except BrokenAnnotationsError as problem:
+            add("annotations", name, str(problem))
+    if len(documents) < len(SPLITS):
+        return None
+    first = documents["train"]
+    differing = [document.name for document in documents.values() if document.class_names != first.class_names]
+    for name in differing:
+        add("annotations", name, f"its categories are not those of {first.name}")
+    return None if differing else documents
 
 
-def _compact(entry: dict[str, Any]) -> Any:
-    """A tuple for an image or an annotation of the official form; everything else as it is."""
-    match entry:
-        case {"id": int(i), "width": int(width), "height": int(height), "file_name": str(file)}:
-            return _Image(i, width, height, file)
-        case {"image_id": int(i), "category_id": int(category)}:
-            return _Annotation(i, category)
-    return entry
-
-
-def _categories_fit(categories: list[Any], domain: str, broken: Any) -> bool:
-    """Whether the categories are d*10^7 + 1, 2, ... in this order, d being the domain's number (that of no other domain)."""
-    official = official_domains()
-    for place, category in enumerate(categories):
-        if not (
-            isinstance(category, dict) and type(category.get("id")) is int and isinstance(category.get("name"), str)
-        ):
-            broken(f"expected id and name in every entry of 'categories', found {str(category)[:100]}")
-            return False
-        number = official[domain].number if domain in official else categories[0]["id"] // IDS_PER_DOMAIN
-        expected = number * IDS_PER_DOMAIN + place + 1
-        if category["id"] != expected:
-            broken(f"expected category id {expected} at place {place + 1} of 'categories', found {category['id']}")
-            return False
-    if not categories:
-        broken("'categories' is empty")
-        return False
-    taken = {other.number: other.name for other in official.values() if other.name != domain}
-    if domain not in official and (number in taken or number < 1):
-        broken(
-            f"its category ids are those of {taken.get(number, 'no domain')}: an added domain has a number of its own"
-        )
-        return False
-    return True
-
-
-def _same_categories(
-    domain: str, documents: dict[str, Any], texts: dict[str, tuple[str, bytes]], problems: Problems
-) -> bool:
-    differing = [split for split in documents if documents[split]["categories"] != documents["train"]["categories"]]
-    detail = "its 'categories' are not those of train"
-    problems += [Problem(domain, "annotations", texts[split][0], detail) for split in differing]
-    return not differing
-
-
-def _split(domain: str, split: str, file: str, document: dict[str, Any], problems: Problems) -> SplitListing:
-    """One split's rows, without those that have a problem."""
-    images: list[_Image] = document["images"]
-    classes = len(document["categories"])
-    number = document["categories"][0]["id"] // IDS_PER_DOMAIN
-    if split == "test":
-        labels = np.full(len(images), -1, np.int32)
-        keep = np.arange(len(images))
-    else:
-        labels = _labels(domain, file, images, document["annotations"], number, classes, problems)
-        keep = np.flatnonzero(labels >= 0)
-    count = len(images)
+def _rows(document: AnnotationFile, is_test: bool, add: Add) -> SplitListing:
+    """One file's images in arrays, without those whose label is not sure (in test there are no labels)."""
+    images, count = document.images, len(document.images)
+    labels = np.full(count, _BAD, np.int32) if is_test else _labels(document, add)
     listing = SplitListing(
         image_ids=np.fromiter((image.image_id for image in images), np.int64, count),
         labels=labels,
@@ -210,78 +143,51 @@ def _split(domain: str, split: str, file: str, document: dict[str, Any], problem
         widths=np.fromiter((image.width for image in images), np.int32, count),
         files=[image.file for image in images],
     )
+    keep = np.arange(count) if is_test else np.flatnonzero(labels >= 0)
     return listing if len(keep) == count else listing.take(keep)
 
 
-def _labels(
-    domain: str,
-    file: str,
-    images: list[_Image],
-    annotations: list[_Annotation],
-    number: int,
-    classes: int,
-    problems: Problems,
-) -> NDArray[np.int32]:
+def _labels(document: AnnotationFile, add: Add) -> NDArray[np.int32]:
     """The label of every image; -1, and a problem, where it has none that is sure."""
-
-    def add(kind: Kind, where: str, detail: str) -> None:
-        problems.append(Problem(domain, kind, where, detail))
-
-    rows = {image.image_id: row for row, image in enumerate(images)}
-    labels = np.full(len(images), -2, np.int32)
-    for image_id, category_id in annotations:
+    images = document.images
+    rows = {image.image_id: row for row, image in reversed(list(enumerate(images)))}  # the first of a repeated id
+    labels = np.full(len(images), _UNSEEN, np.int32)
+    for image_id, category_id in document.annotations:
         row = rows.get(image_id)
-        label = category_id - number * IDS_PER_DOMAIN - 1
+        label = category_id - document.number * IDS_PER_DOMAIN - 1
         if row is None:
-            add("annotation without image", file, f"image id {image_id}")
-        elif not 0 <= label < classes:
+            add("annotation without image", document.name, f"image id {image_id} is not in its list of images")
+        elif not 0 <= label < len(document.class_names):
             add("category outside the list", images[row].file, f"category id {category_id}, image id {image_id}")
-            labels[row] = -1
-        elif labels[row] != -2:
-            add("duplicate id", images[row].file, f"image id {image_id} is annotated twice in {file}")
-            labels[row] = -1
+            labels[row] = _BAD
+        elif labels[row] != _UNSEEN:
+            add("duplicate id", images[row].file, f"image id {image_id} is annotated twice in {document.name}")
+            labels[row] = _BAD
         else:
             labels[row] = label
-    for row in np.flatnonzero(labels == -2):
-        if rows[images[row].image_id] == row:  # else the id is listed twice, which is told as such
-            add("image without annotation", images[row].file, f"image id {images[row].image_id} in {file}")
-        else:
-            labels[row] = labels[rows[images[row].image_id]]
+    for row in np.flatnonzero(labels == _UNSEEN).tolist():
+        first = rows[images[row].image_id]
+        if first == row:
+            add("image without annotation", images[row].file, f"image id {images[row].image_id} in {document.name}")
+        labels[row] = labels[first]  # a repeated id is told, and left out, as such
     return labels
 
 
-def _without_repeats(listing: Listing, problems: Problems) -> Listing:
-    """The listing with each image id and each file once, where it is listed first (train before val before test)."""
-    ids: dict[int, str] = {}
-    files: dict[str, str] = {}
+def _without_repeats(listing: Listing, add: Add) -> dict[str, SplitListing]:
+    """Each image id and each file once, where it is listed first (train before val before test)."""
+    seen_in: dict[int | str, str] = {}  # image id or file -> split
     splits = {}
     for split, rows in listing.splits.items():
         keep = []
         for row, (image_id, file) in enumerate(zip(rows.image_ids.tolist(), rows.files, strict=True)):
-            problem = _repeat(listing, split, image_id, file, ids, files)
-            if problem is None:
-                ids[image_id], files[file] = split, split
-                keep.append(row)
+            earlier = seen_in.get(file) or seen_in.get(image_id)
+            if earlier:
+                kind: Kind = "duplicate id" if earlier == split else "image in two splits"
+                add(kind, file, f"image id {image_id}, listed in {earlier} and again in {split}")
+            elif image_id // IDS_PER_DOMAIN != listing.number:
+                add("id of another domain", file, f"image id {image_id}, expected {listing.number}*10^7 and more")
             else:
-                problems.append(problem)
+                seen_in[file] = seen_in[image_id] = split
+                keep.append(row)
         splits[split] = rows if len(keep) == len(rows) else rows.take(np.array(keep, np.int64))
-    return replace(listing, splits=splits)
-
-
-def _repeat(
-    listing: Listing, split: str, image_id: int, file: str, ids: dict[int, str], files: dict[str, str]
-) -> Problem | None:
-    """What is wrong with an image id or a file that was listed before, or with an id of another domain."""
-    earlier = files.get(file) or ids.get(image_id)
-    if earlier and earlier != split:
-        return Problem(listing.name, "image in two splits", file, f"image id {image_id}, in {earlier} and {split}")
-    if earlier:
-        return Problem(listing.name, "duplicate id", file, f"image id {image_id} is listed twice in {split}")
-    if image_id // IDS_PER_DOMAIN != listing.number:
-        expected = f"{listing.number}*10^7 and more"
-        return Problem(listing.name, "annotation without image", file, f"image id {image_id}, expected {expected}")
-    return None
-
-
-def all_files(listing: Listing) -> Iterator[str]:
-    return chain.from_iterable(rows.files for rows in listing.splits.values())
+    return splits

@@ -14,6 +14,7 @@ Kind = Literal[
     "annotation without image",
     "image in two splits",
     "duplicate id",
+    "id of another domain",
     "category outside the list",
 ]
 SHOWN = 20
