@@ -31,7 +31,7 @@ def main() -> None:
         if refusal.errno not in _MACHINE_REFUSALS:
             raise
         where = f": {refusal.filename}" if refusal.filename else ""
-        fail(f"{os.strerror(refusal.errno)}{where}")
+        fail(f"{os.strerror(refusal.errno)}{where}.")
 
 
 def fail(sentence: str) -> None:

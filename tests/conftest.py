@@ -1,5 +1,8 @@
 """What all tests share."""
 
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,3 +15,30 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the folder of real data at {folder}")
     return folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mtan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the `mtan` command with these words, in this process; a fault of the software's is raised as it is."""
+    from experiments.cli import main
+
+    def run(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["mtan", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        printed = capsys.readouterr()
+        code = leaving.value.code
+        assert isinstance(code, int)
+        return Outcome(code, printed.out, printed.err)
+
+    return run
