@@ -29,7 +29,6 @@ HEAVY = (
     "sklearn",
     "scipy",
     "PIL",
-    "pydantic",
 )
 FILES = sorted(file for room in MAY_IMPORT for file in (ROOT / room).rglob("*.py"))
 
