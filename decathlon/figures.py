@@ -1,0 +1,162 @@
+"""Figures of a run, from plain data: accuracies, curves over epochs, and masks beside the images they were computed from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtan_core.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Mask = NDArray[np.floating[Any]]  # (H, W), values in [0, 1]
+MaskRow = tuple[str, NDArray[np.uint8], Sequence[tuple[str, Mask]]]
+
+# Okabe and Ito's palette, made for colour-blind readers; with the line styles it tells ten domains and more apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+_STYLES = ("-", "--", ":")
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.size": 9,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+}
+
+
+@contextmanager
+def _saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """A figure of this size in inches, written to `path` as a PNG, atomically, when the block ends.
+
+    It stands on its own canvas: no window, no global state, whatever backend the caller uses elsewhere.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+
+
+def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """Horizontal bars of accuracy (a fraction) for each domain, one bar per series such as "val", "test", "chance".
+
+    A domain that a series lacks has no bar there. Raises ValueError where there is nothing to draw.
+    """
+    if not domains or not accuracy:
+        raise ValueError("accuracy_bars: expected at least one domain and one series, found none.")
+    thickness = 0.8 / len(accuracy)
+    with _saved(path, 7, 1.5 + len(domains) * (0.16 * len(accuracy) + 0.12)) as figure:
+        axes = figure.add_subplot()
+        for place, (series, values) in enumerate(accuracy.items()):
+            rows = [row for row, name in enumerate(domains) if name in values]
+            percent = [100 * values[domains[row]] for row in rows]
+            heights = [row + (place - (len(accuracy) - 1) / 2) * thickness for row in rows]
+            colour = "#b0b0b0" if series == "chance" else _COLOURS[place % len(_COLOURS)]
+            bars = axes.barh(heights, percent, height=0.92 * thickness, color=colour, label=series)
+            axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
+        axes.set_yticks(range(len(domains)), list(domains))
+        axes.set_ylim(len(domains) - 0.5, -0.5)  # the first domain on top
+        axes.grid(visible=False, axis="y")
+        axes.set(xlim=(0, 107), xticks=range(0, 101, 20), xlabel="accuracy (%)", title=title)
+        figure.legend(loc="outside lower center", ncols=len(accuracy), frameon=False)
+
+
+def training_curves(path: Path, metrics: "pd.DataFrame", title: str = "Training") -> None:
+    """Loss, loss weight, training and validation accuracy of each domain over the epochs.
+
+    `metrics` has a row per epoch and domain with the columns epoch, domain, loss, weight, accuracy and val_accuracy
+    (null where it was not measured; a panel without any value is left out). Raises ValueError for a missing column.
+    """
+    panels = {
+        "loss": "training loss",
+        "weight": "weight of the loss",
+        "accuracy": "training accuracy (%)",
+        "val_accuracy": "validation accuracy (%)",
+    }
+    absent = [column for column in ("epoch", "domain", *panels) if column not in metrics]
+    if absent:
+        raise ValueError(
+            f"training_curves: expected a column '{absent[0]}', found {', '.join(map(str, metrics.columns))}."
+        )
+    shown = [column for column in panels if metrics[column].notna().any()]
+    if not shown:
+        raise ValueError("training_curves: expected at least one measured value, found none.")
+    domains = sorted(metrics["domain"].unique())
+    rows = (len(shown) + 1) // 2
+    with _saved(path, 9, 0.9 + 2.7 * rows + 0.2 * (len(domains) // 5)) as figure:
+        for place, column in enumerate(shown, start=1):
+            axes = figure.add_subplot(rows, min(2, len(shown)), place)
+            _curves(axes, metrics, column, domains)
+            axes.set(title=panels[column], xlabel="epoch")
+        figure.suptitle(title)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, handlelength=3)
+
+
+def _curves(axes: "Axes", metrics: "pd.DataFrame", column: str, domains: Sequence[str]) -> None:
+    """One line per domain; a domain's colour and line style are the same in every panel."""
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100 if "accuracy" in column else 1
+    for place, domain in enumerate(domains):
+        own = metrics[metrics["domain"] == domain].sort_values("epoch").dropna(subset=[column])
+        axes.plot(
+            own["epoch"].to_numpy(),
+            scale * own[column].to_numpy(dtype=float),
+            color=_COLOURS[place % len(_COLOURS)],
+            linestyle=_STYLES[place // len(_COLOURS) % len(_STYLES)],
+            linewidth=1.5,
+            marker="o" if len(own) < 3 else "",
+            label=domain,
+        )
+    first, last = metrics["epoch"].min(), metrics["epoch"].max()
+    margin = max(0.25, 0.02 * (last - first))
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if scale == 100:
+        axes.set_ylim(0, 102)
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def mask_grid(path: Path, rows: Sequence[MaskRow], title: str = "") -> None:
+    """Images, and beside each of them the masks that domains put on it.
+
+    A row is ``(title, image, [(label, mask), ...])``: image (H, W, 3) uint8, mask (H', W') in [0, 1], for example the mean over
+    the channels of a stage's mask. All masks share one colour scale, from their smallest to their largest value, as trained
+    masks often differ by little. A row may have fewer masks than another. Raises ValueError for no row or no mask.
+    """
+    masks = [mask for _, _, labelled in rows for _, mask in labelled]
+    if not masks:
+        raise ValueError("mask_grid: expected at least one row with a mask, found none.")
+    low, high = min(float(mask.min()) for mask in masks), max(float(mask.max()) for mask in masks)
+    columns = 1 + max(len(labelled) for _, _, labelled in rows)
+    with _saved(path, 1.05 * columns + 0.9, 1.3 * len(rows) + (0.6 if title else 0.2)) as figure:
+        cells = figure.subplots(len(rows), columns, squeeze=False)
+        for cell in cells.flat:
+            cell.axis("off")
+        for line, (name, image, labelled) in zip(cells, rows, strict=True):
+            line[0].imshow(image)
+            line[0].set_title(name, fontsize=7, fontweight="bold")
+            for cell, (label, mask) in zip(line[1:], labelled, strict=False):
+                drawn = cell.imshow(mask, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+                cell.set_title(label, fontsize=7)
+        bar = figure.colorbar(drawn, ax=cells, fraction=0.02, pad=0.01)
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label("mask (0: nothing passes, 1: all passes)", fontsize=7)
+        if title:
+            figure.suptitle(title)
