@@ -22,8 +22,6 @@ Tensors = Mapping[str, Tensor]
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
     """Write `folder`/step-<N> with one safetensors file per entry of `tensors` and `state.json`, atomically."""
     path = folder / f"step-{step}"
-    if path.exists():
-        shutil.rmtree(path)
     with replacing(path) as temporary:
         temporary.mkdir()
         for name, values in tensors.items():
@@ -32,6 +30,9 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
                 temporary / f"{name}.safetensors",
             )
         (temporary / "state.json").write_text(json.dumps({"format": FORMAT, **state}, allow_nan=False))
+        if path.exists():  # a folder cannot be renamed over another one
+            path.rename(temporary.with_name(f"{temporary.name}-old"))
+    shutil.rmtree(path.with_name(f"{temporary.name}-old"), ignore_errors=True)
     return path
 
 

@@ -93,6 +93,19 @@ class Trainer:
                     self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
         self.seconds = time.perf_counter() - self._began
 
+    def save_finished(self) -> Path:
+        """Write the last checkpoint of a finished run: the weights that answer, and nothing to train on with."""
+        tensors = {"weights": self.training.network.state_dict()}
+        return save_checkpoint(self.folder, self.position.steps, tensors, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "position": asdict(self.position), "tallies": {task: asdict(t) for task, t in self.tallies.items()},
+            "rows": self.rows, "best": self.best, "images": self.images,
+            "seconds": time.perf_counter() - self._began, "weighting": self.training.weighting.memory(),
+            "average_steps": self.average.steps if self.average else 0,
+        }  # fmt: skip
+
     def _phase(self, phase: Phase) -> None:
         while self.position.epoch < phase.epochs:
             self.training.network.train()
@@ -202,13 +215,7 @@ class Trainer:
         }
         if self.average:
             tensors["learning"] = network
-        state = {
-            "position": asdict(self.position), "tallies": {task: asdict(t) for task, t in self.tallies.items()},
-            "rows": self.rows, "best": self.best, "images": self.images,
-            "seconds": time.perf_counter() - self._began, "weighting": self.training.weighting.memory(),
-            "average_steps": self.average.steps if self.average else 0,
-        }  # fmt: skip
-        path = save_checkpoint(self.folder, self.position.steps, tensors, state)
+        path = save_checkpoint(self.folder, self.position.steps, tensors, self._state())
         prune(self.folder, self.keep, self.folder / f"step-{self.best['step']}" if self.best else None)
         return path
 

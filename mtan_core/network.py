@@ -17,10 +17,10 @@ HeadPool = Literal["global", "8x8"]
 
 
 class AttentionNetwork(nn.Module):
-    """MTAN (Liu, Johns, Davison, CVPR 2019) over any pool.
+    """MTAN (Liu, Johns, Davison, CVPR 2019) over any pool, which obeys `mtan_core.pools.Pool`.
 
-    `pool` obeys `mtan_core.pools.Pool`. `classes` gives each task's number of classes, in the order in which tasks update what they share. `head_pool`
-    "8x8" averages only the upper left 8x8 window of the last map, as the authors do; "global" all of it.
+    `classes` gives each task's number of classes, in the order in which tasks update what they share.
+    `head_pool` "8x8" averages only the upper left 8x8 window of the last map, as the authors do; "global" all of it.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class AttentionNetwork(nn.Module):
         """Give a task running statistics of its own in every shared batch norm (`norm="shared"`)."""
         for norm in self.task_norms():
             norm.own_statistics(task)
+
+    def drop_own_statistics(self) -> None:
+        """Undo `own_statistics` for all tasks, to train on."""
+        for norm in self.task_norms():
+            norm.drop_own_statistics()
 
     def forward(self, images: Float[Tensor, "batch 3 h w"], task: str) -> Float[Tensor, "batch classes"]:
         """Logits of one task for its (normalised) images."""

@@ -67,6 +67,11 @@ class TaskNorm(nn.Module):
         statistics.load_state_dict(self._statistics(task).state_dict())
         self.statistics[task] = statistics
 
+    def drop_own_statistics(self) -> None:
+        """Undo `own_statistics` for all tasks, to train on."""
+        if self.mode == "shared":
+            self.statistics = nn.ModuleDict({SHARED: self.statistics[SHARED]})
+
     def forward(
         self, features: Float[Tensor, "batch channels h w"], segments: Segments, relu: bool = False
     ) -> Float[Tensor, "batch channels h w"]:
@@ -99,28 +104,34 @@ class TaskNorm(nn.Module):
 
     @torch.no_grad()
     def _update(self, segments: Segments, mean: Tensor, var: Tensor, pixels: int) -> None:
-        own = [self.statistics[SHARED if self.mode == "shared" else task] for task in segments.tasks]
-        update_running([(s.mean, s.var) for s in own], segments.sizes, mean, var, pixels, self.momentum)  # type: ignore[misc]
+        own = [self._statistics(task) for task in segments.tasks]
+        update_running([(s.mean, s.var) for s in own], segments.sizes, mean, var, pixels, self.momentum)
 
 
-class OwnNorm(nn.BatchNorm2d):
+class OwnNorm(nn.Module):
     """Batch norm after a convolution of one task's own; computed for all tasks together by `own_norms`."""
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.affine = Affine(channels)
+        self.statistics = Statistics(channels)
 
 
 def own_norms(
-    features: Float[Tensor, "batch channels h w"], segments: Segments, norms: Sequence[nn.BatchNorm2d], relu: bool
+    features: Float[Tensor, "batch channels h w"], segments: Segments, norms: Sequence[OwnNorm], relu: bool
 ) -> Float[Tensor, "batch channels h w"]:
     """Apply `norms[d]` to task d's stretch of the joint batch, in one pass over all."""
-    weight = torch.stack([norm.weight for norm in norms])
-    bias = torch.stack([norm.bias for norm in norms])
+    weight = torch.stack([norm.affine.weight for norm in norms])
+    bias = torch.stack([norm.affine.bias for norm in norms])
     first = norms[0]
-    running = [(norm.running_mean, norm.running_var) for norm in norms]
+    running = [(norm.statistics.mean, norm.statistics.var) for norm in norms]
     if not first.training:
         mean, var = (torch.stack(values) for values in zip(*running, strict=True))
         return normalise(features, segments.sizes, weight, bias, mean, var, first.eps, relu)
     normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, first.eps, relu)
     pixels = features.shape[2] * features.shape[3]
-    update_running(running, segments.sizes, mean, var, pixels, first.momentum or 0.1)
+    update_running(running, segments.sizes, mean, var, pixels, first.momentum)
     return normalised
 
 

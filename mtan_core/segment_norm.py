@@ -1,10 +1,12 @@
 """Batch normalisation of every stretch of a joint batch by its own statistics, with the rectifier in the same pass."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -20,15 +22,53 @@ def segment_norm(
 
     Returns the result and the batch means and biased variances (for running statistics; no gradient flows through).
     """
-    outputs, means, variances = [], [], []
-    for part, w, b in zip(features.split(list(sizes)), weight, bias, strict=True):
-        with torch.no_grad():
-            var, mean = torch.var_mean(part.float() if part.dtype == torch.bfloat16 else part, (0, 2, 3), correction=0)
-        outputs.append(F.batch_norm(part, None, None, w, b, True, 0.0, eps))
-        means.append(mean)
-        variances.append(var)
-    output = torch.cat(outputs)
-    return (output.relu_() if relu else output), torch.stack(means), torch.stack(variances)
+    layout = (
+        torch.channels_last if features.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    )
+    features = features.contiguous(memory_format=layout)
+    output, mean, inverse = _SegmentNorm.apply(features, weight, bias, tuple(sizes), eps, relu)
+    return output, mean, inverse.detach() ** -2 - eps
+
+
+class _SegmentNorm(torch.autograd.Function):
+    """Batch norm and rectifier stretch by stretch, into one output: no concatenation, and each stretch stays in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, sizes: tuple[int, ...], eps: float, relu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        output, mean, inverse = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+        for d, (x, y) in enumerate(zip(features.split(sizes), output.split(sizes), strict=True)):
+            out = {"out": y, "save_mean": mean[d], "save_invstd": inverse[d]}
+            torch.ops.aten.native_batch_norm.out(x, weight[d], bias[d], None, None, True, 0.0, eps, **out)
+            if relu:
+                y.relu_()
+        ctx.save_for_backward(features, output if relu else None, weight, mean, inverse)
+        ctx.sizes, ctx.eps = sizes, eps
+        ctx.mark_non_differentiable(mean, inverse)
+        return output, mean, inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        features, output, weight, mean, inverse = ctx.saved_tensors
+        layout = (
+            torch.channels_last
+            if features.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
+        )
+        parts = gradient.contiguous(memory_format=layout).split(ctx.sizes)
+        to_features, to_weight, to_bias = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+        for d, (g, x, dx) in enumerate(
+            zip(parts, features.split(ctx.sizes), to_features.split(ctx.sizes), strict=True)
+        ):
+            if output is not None:
+                g = torch.ops.aten.threshold_backward(g, output.split(ctx.sizes)[d], 0)
+            torch.ops.aten.native_batch_norm_backward.out(
+                g, x, weight[d], None, None, mean[d], inverse[d], True, ctx.eps, [True, True, True],
+                out0=dx, out1=to_weight[d], out2=to_bias[d],
+            )  # fmt: skip
+        return to_features, to_weight, to_bias, None, None, None
 
 
 def normalise(

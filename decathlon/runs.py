@@ -1,0 +1,162 @@
+"""Run folders: `config.toml`, `domains.json`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from decathlon.batches import DomainImages
+from decathlon.building import build_network
+from decathlon.config import RunConfig, dump_config, parse_config
+from decathlon.data.store import StoredSplit
+from decathlon.specs import DomainSpec, Fit
+from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, save_checkpoint
+from mtan_core.errors import UserError, nearest
+from mtan_core.files import write_json, write_text
+from mtan_core.network import AttentionNetwork
+
+FORMAT = 1
+Choice = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run lie, and how they are written and read."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def start(self, config: RunConfig, specs: Sequence[DomainSpec]) -> None:
+        """Write what a run is made of."""
+        write_text(self.path / "config.toml", dump_config(config))
+        write_json(self.path / "domains.json", {"format": FORMAT, "domains": [spec.to_dict() for spec in specs]})
+
+    def config(self) -> RunConfig:
+        """The resolved configuration. Raises UserError when the folder is no run."""
+        import tomllib
+
+        path = self.path / "config.toml"
+        if not path.is_file():
+            raise UserError(f"Expected a run's folder (with config.toml), found {self.path}.")
+        try:
+            tree = tomllib.loads(path.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+            raise UserError(f"Expected a run's configuration, found a damaged file: {path}: {problem}.") from None
+        return parse_config(tree, str(path))
+
+    def specs(self) -> dict[str, DomainSpec]:
+        """The run's domains, in order of their numbers."""
+        path = self.path / "domains.json"
+        try:
+            document = json.loads(path.read_text())
+        except (OSError, ValueError) as problem:
+            raise UserError(f"Expected a run's domains, found: {path}: {problem}.") from None
+        if document.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: expected run format {FORMAT}, found {document.get('format')}: use the version that wrote it."
+            )
+        return {fields["name"]: DomainSpec.from_dict(fields) for fields in document["domains"]}
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, None for one that is not."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def checkpoint(self, choice: Choice = "last") -> Path:
+        """The last checkpoint, or the best by validation. Raises UserError when there is none."""
+        found = checkpoints(self.checkpoints)
+        if not found:
+            raise UserError(f"Expected a checkpoint, found none in {self.checkpoints}: train the run first.")
+        if choice == "last":
+            return found[-1]
+        best = read_state(found[-1])["best"]
+        if best is None:
+            raise UserError(
+                f"--checkpoint best: {self.path} has no validation to choose by (protocol train+val, or imported)."
+            )
+        return self.checkpoints / f"step-{best['step']}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to answer."""
+
+    folder: RunFolder
+    config: RunConfig
+    network: AttentionNetwork
+    specs: dict[str, DomainSpec]
+    choice: Choice
+    device: torch.device
+
+    def spec(self, domain: str) -> DomainSpec:
+        """The domain's spec. Raises UserError, suggesting the near one, for a domain that the run has not."""
+        if domain not in self.specs:
+            raise UserError(f"{self.folder.path} has no domain '{domain}'{nearest(domain, self.specs)}.")
+        return self.specs[domain]
+
+    def fit(self, domain: str) -> Fit:
+        return self.config.fit.get(domain, self.spec(domain).fit)
+
+    def images(self, split: StoredSplit) -> DomainImages:
+        """A stored split as this run's network wants it: size and fit are the run's, mean and std as in its training."""
+        name = split.spec.name
+        return DomainImages(split, self.fit(name), self.config.image_size, self.device, self.spec(name))
+
+
+def load_run(path: str | Path, checkpoint: Choice = "last", device: str | None = None) -> Run:
+    """Load a run in evaluation mode. Raises UserError when its files are missing, damaged or of another network."""
+    folder = RunFolder(Path(path))
+    config, specs = folder.config(), folder.specs()
+    network = build_network(config, {name: spec.classes for name, spec in specs.items()})
+    load_weights(network, folder.checkpoint(checkpoint))
+    where = choose_device(device or config.device)
+    return Run(folder, config, network.to(where).eval(), specs, checkpoint, where)
+
+
+def load_weights(network: AttentionNetwork, checkpoint: Path) -> None:
+    """Load a checkpoint's weights exactly; running statistics that tasks got by re-estimation come with them."""
+    weights = read_tensors(checkpoint, "weights")
+    reestimated = {
+        name.split(".statistics.")[1].split(".")[0]
+        for name in weights
+        if ".statistics." in name and ".masks." not in name
+    }
+    for task in network.tasks:
+        if task in reestimated and network.task_norms()[0].mode == "shared":
+            network.own_statistics(task)
+    load_exactly(network, weights, str(checkpoint))
+
+
+def write_imported(
+    path: Path, config: RunConfig, specs: Sequence[DomainSpec], network: AttentionNetwork, summary: Mapping[str, Any]
+) -> None:
+    """Write a finished run from a network that was trained elsewhere. Raises UserError when `path` exists."""
+    refuse_existing(path)
+    folder = RunFolder(path)
+    folder.start(config, specs)
+    state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
+    save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
+    write_json(path / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
+
+
+def refuse_existing(path: Path) -> None:
+    """Raises UserError when something is there that a new run would overwrite."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"--run: expected a new folder, found {path} (go on with it by --resume, or choose another).")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one. Raises UserError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"`device`: expected a device of this machine, found '{name}', which is not there.")
+    return device

@@ -1,0 +1,177 @@
+"""From stored pixels to what a network sees: boxes cut out by the batch, mirrored, resized and normalised on the device.
+
+A *view* of an image is a box of source pixels that becomes a square. Where boxes are whole pixels at scale one they are
+copied; else two batched matrix products resample them (the triangle filter that Pillow and torchvision use for
+antialiased bilinear resizing).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int, UInt8
+from torch import Tensor
+
+from decathlon.specs import DomainSpec, Fit
+
+Boxes = Float64[np.ndarray, "batch 4"]  # top, left, height, width, in source pixels; may reach over the edge
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes in training; all off by default. Mirroring is the spec's to allow."""
+
+    mirror: bool = True
+    crop: bool = True  # False: the centre crop
+    zoom: float = 1.0  # boxes shrink by a random factor from here to 1 (of their side)
+    shift: float = 0.0  # boxes reach over the edge by up to this fraction of their side
+    contrast: float = 0.0  # contrast changes by up to this fraction
+    brightness: float = 0.0  # brightness changes by up to this many standard deviations
+
+
+CENTRE = Augmentation(mirror=False, crop=False)
+
+
+def centre_boxes(heights: np.ndarray, widths: np.ndarray, fit: Fit) -> Boxes:
+    """The boxes of evaluation: the middle square ("crop") or the whole image ("squash")."""
+    return place_boxes(heights, widths, fit, np.full((len(heights), 2), 0.5))
+
+
+def place_boxes(
+    heights: np.ndarray,
+    widths: np.ndarray,
+    fit: Fit,
+    where: Float64[np.ndarray, "batch 2"],
+    scale: np.ndarray | float = 1.0,
+    over: float = 0.0,
+) -> Boxes:
+    """Boxes at the place `where` (0: top or left, 1: bottom or right), shrunk by `scale`, reaching `over` the edge."""
+    size = np.stack([heights, widths], axis=1).astype(np.float64)
+    box = (size if fit == "squash" else np.repeat(size.min(axis=1, keepdims=True), 2, axis=1)) * np.reshape(
+        scale, (-1, 1)
+    )
+    reach = over * box
+    start = where * (size - box + 2 * reach) - reach
+    return np.concatenate([start, box], axis=1)
+
+
+def random_boxes(
+    heights: np.ndarray, widths: np.ndarray, fit: Fit, augmentation: Augmentation, rng: np.random.Generator
+) -> Boxes:
+    """The boxes of training."""
+    if not augmentation.crop:
+        return centre_boxes(heights, widths, fit)
+    scale = rng.uniform(augmentation.zoom, 1.0, len(heights))
+    return place_boxes(heights, widths, fit, rng.random((len(heights), 2)), scale, augmentation.shift)
+
+
+def copy_windows(
+    pixels: UInt8[np.ndarray, " bytes"],
+    starts: Int[np.ndarray, " batch"],
+    heights: np.ndarray,
+    widths: np.ndarray,
+    boxes: Boxes,
+    size: int,
+) -> UInt8[Tensor, "batch size size 3"]:
+    """Copy one size x size window of each image out of the store's bytes; boxes are rounded to whole pixels."""
+    batch = np.empty((len(starts), size, size, 3), np.uint8)
+    corners = np.rint(boxes[:, :2]).astype(np.int64)
+    for row, (start, height, width, (top, left)) in enumerate(zip(starts, heights, widths, corners, strict=True)):
+        image = pixels[start : start + height * width * 3].reshape(height, width, 3)
+        batch[row] = image[top : top + size, left : left + size]
+    return torch.from_numpy(batch)
+
+
+def stack_images(
+    pixels: UInt8[np.ndarray, " bytes"], starts: Int[np.ndarray, " batch"], heights: np.ndarray, widths: np.ndarray
+) -> UInt8[Tensor, "batch h w 3"]:
+    """Copy whole images of any sizes into the upper left corners of one batch as large as the largest."""
+    batch = np.zeros((len(starts), heights.max(), widths.max(), 3), np.uint8)
+    for row, (start, height, width) in enumerate(zip(starts, heights, widths, strict=True)):
+        batch[row, :height, :width] = pixels[start : start + height * width * 3].reshape(height, width, 3)
+    return torch.from_numpy(batch)
+
+
+def resample(
+    images: UInt8[Tensor, "batch h w 3"],
+    heights: np.ndarray,
+    widths: np.ndarray,
+    boxes: Boxes,
+    size: int,
+    mirrored: np.ndarray | None = None,
+) -> Float[Tensor, "batch 3 size size"]:
+    """Resize every box to size x size with the triangle filter, antialiased; `mirrored` boxes are turned left to right."""
+    device = images.device
+    rows = filter_weights(boxes[:, 0], boxes[:, 2], heights, size, images.shape[1])
+    columns = filter_weights(boxes[:, 1], boxes[:, 3], widths, size, images.shape[2])
+    if mirrored is not None:
+        columns[mirrored] = columns[mirrored, ::-1]
+    planes = images.permute(0, 3, 1, 2).float()
+    down = torch.from_numpy(rows).to(device).unsqueeze(1)
+    across = torch.from_numpy(columns).to(device).transpose(1, 2).unsqueeze(1)
+    return down @ planes @ across
+
+
+def filter_weights(
+    start: np.ndarray, length: np.ndarray, limit: np.ndarray, size: int, columns: int
+) -> Float[np.ndarray, "batch size columns"]:
+    """The share of each source pixel in each of `size` output pixels along one axis.
+
+    Output pixel i lies at `start` + (i + 0.5) `length` / `size` (clamped into the image of `limit` pixels); the
+    triangle is as wide as an output pixel, at least one source pixel, and its weights sum to one.
+    """
+    step = (length / size)[:, None]
+    centres = start[:, None] + (np.arange(size) + 0.5) * step - 0.5
+    centres = np.clip(centres, -0.5, limit[:, None] - 0.5)
+    support = np.maximum(step, 1.0)[:, :, None]
+    places = np.arange(columns)
+    weights = np.maximum(0.0, 1 - np.abs(places - centres[:, :, None]) / support)
+    weights *= places < limit[:, None, None]
+    weights /= weights.sum(axis=2, keepdims=True)
+    return weights.astype(np.float32)
+
+
+def mirror(images: UInt8[Tensor, "batch size size 3"], mirrored: np.ndarray) -> UInt8[Tensor, "batch size size 3"]:
+    """Turn the chosen images left to right, in place."""
+    places = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
+    images[places] = images[places].flip(2)
+    return images
+
+
+def normalise_windows(
+    images: UInt8[Tensor, "batch size size 3"], spec: DomainSpec
+) -> Float[Tensor, "batch 3 size size"]:
+    """To zero mean and unit variance by the domain's published or measured statistics; the result is channels-last."""
+    batch, height, width, _ = images.shape
+    mean, std = _statistics(spec, images.device)
+    flat = images.reshape(
+        batch * height, width * 3
+    ).float()  # rows of whole pixels, so that the arithmetic runs in long stretches
+    flat = flat.sub_(mean.repeat(width)).div_(std.repeat(width))
+    return flat.view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+
+def normalise_planes(
+    images: Float[Tensor, "batch 3 size size"], spec: DomainSpec
+) -> Float[Tensor, "batch 3 size size"]:
+    """The same for float images of 0 to 255, in place."""
+    mean, std = _statistics(spec, images.device)
+    return images.sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+
+
+def change_colours(
+    images: Float[Tensor, "batch 3 size size"], augmentation: Augmentation, rng: np.random.Generator
+) -> Float[Tensor, "batch 3 size size"]:
+    """Random contrast and brightness of each normalised image, in place."""
+    draws = rng.uniform(-1, 1, (2, len(images), 1, 1, 1))
+    factor = torch.from_numpy(1 + augmentation.contrast * draws[0]).to(images)
+    return images.mul_(factor).add_(torch.from_numpy(augmentation.brightness * draws[1]).to(images))
+
+
+def _statistics(spec: DomainSpec, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _colour(spec.mean, device), _colour(spec.std, device)
+
+
+def _colour(values: Sequence[float], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device) * 255
