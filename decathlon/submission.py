@@ -16,7 +16,7 @@ from decathlon.answers import Answers, Ids, Split, listed, read_answers
 from decathlon.results import Predictions, read_results, write_results, zip_results
 from decathlon.scoring import decathlon_points, decathlon_score
 from decathlon.specs import IDS_PER_DOMAIN, official_domains
-from mtan_core.errors import UserError
+from mtan_core.errors import UserError, nearest
 
 __all__ = [
     "DomainCheck",
@@ -106,9 +106,16 @@ def score_results(
 ) -> Scored:
     """Validate a submission as `validate_results` does, and score it against labelled annotation files.
 
-    `baselines` (error fractions) gives points to domains that are not official. Raises UserError also for stripped files.
+    `baselines` (error fractions) gives points to domains that are not official. Raises UserError also for stripped files
+    and for a baseline of a domain that is official or not scored.
     """
     matched = _valid(results, annotations, domains)
+    own = [answer.domain for answer, _ in matched if answer.domain not in official_domains()]
+    for name in baselines or {}:
+        if name not in own:
+            raise UserError(
+                f"--baseline: expected a scored domain that is not official, found '{name}'{nearest(name, own)}."
+            )
     errors = {answer.domain: _error(answer, own) for answer, own in matched}
     points = decathlon_points(errors, baselines)
     scored = {
@@ -149,7 +156,7 @@ def _answers_for(images: Ids, source: Path, domains: str | Sequence[str] | None)
         return val, val_owners
     if not test:
         inside = source / "annotations"
-        hint = f"; is it {inside}?" if inside.is_dir() else ""
+        hint = f" (there is {inside})" if inside.is_dir() else ""
         names = "'<domain>_test.json' (or '_test_stripped.json', '_val.json')"
         raise UserError(f"{source}: expected annotation files named {names}, found none{hint}.")
     return test, owners

@@ -141,6 +141,18 @@ def test_mistakes_about_files_and_options_are_one_sentence(
     refused(mtan("decathlon", "score", results, "--annotations", labels), "svhn_test.json")
 
 
+def test_a_baseline_gives_points_to_a_domain_of_ones_own(mtan: Mtan, tmp_path: Path) -> None:
+    leaves = annotations(11, [0, 1], 2)
+    labels = write_annotations(tmp_path / "labels", {"leaves_test": leaves})
+    words = ("decathlon", "score", write_entries(tmp_path / "r.json", truth(leaves)), "--annotations", labels, "--json")
+    assert json.loads(mtan(*words).out)["domains"]["leaves"]["points"] is None
+    assert json.loads(mtan(*words, "--baseline", "leaves=0.25").out)["score"] == 1000
+    refused(mtan(*words, "--baseline", "leaves"), "expected NAME=ERROR")
+    refused(mtan(*words, "--baseline", "leafs=0.25"), "did you mean 'leaves'?")
+    refused(mtan(*words, "--baseline", "svhn=0.25"), "a scored domain that is not official, found 'svhn'")
+    refused(mtan(*words, "--baseline", "leaves=25"), "leaves: expected a baseline error in (0, 1], found 25.0")
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -55,6 +55,10 @@ def score(
         Path | None, typer.Option(help="CSV: a column 'method', and one per domain with accuracies in percent.")
     ] = None,
     domains: Domains = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ERROR: a baseline error (fraction) for a domain that is not official."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a submission against labelled annotation files, or a table of accuracies.
@@ -63,16 +67,28 @@ def score(
     of the predicted ones is a test image.
     """
     if accuracies is not None:
-        if results is not None or annotations is not None:
-            raise UserError("score: expected either RESULTS with --annotations or --accuracies, found both.")
+        if results is not None or annotations is not None or baseline:
+            raise UserError("score: expected --accuracies without RESULTS, --annotations and --baseline, found both.")
         _score_accuracies(accuracies, domains, as_json)
         return
     if results is None or annotations is None:
         raise UserError("score: expected RESULTS with --annotations DIR, or --accuracies FILE.csv.")
     from decathlon.submission import score_results
 
-    scored = score_results(results, annotations, domains)
+    scored = score_results(results, annotations, domains, _baselines(baseline or []))
     _report(scored.to_dict(), score_table(scored), scored.notes, as_json)
+
+
+def _baselines(words: Sequence[str]) -> dict[str, float]:
+    """Baseline errors out of NAME=ERROR words. Whether they are fractions is checked where they are used."""
+    baselines = {}
+    for word in words:
+        name, _, error = word.partition("=")
+        try:
+            baselines[name] = float(error)
+        except ValueError:
+            raise UserError(f"--baseline: expected NAME=ERROR, such as leaves=0.25, found '{word}'.") from None
+    return baselines
 
 
 def _score_accuracies(path: Path, domains: str | None, as_json: bool) -> None:

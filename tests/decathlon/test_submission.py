@@ -138,7 +138,7 @@ def test_an_image_id_in_two_annotation_files_is_refused(tmp_path: Path) -> None:
 def test_a_folder_without_annotation_files_points_to_those_inside(tmp_path: Path, labels: Path) -> None:
     labels.rename(tmp_path / "annotations")
     results = write_entries(tmp_path / "results.json", [])
-    with pytest.raises(UserError, match=r"found none; is it .*annotations\?"):
+    with pytest.raises(UserError, match=r"found none \(there is .*annotations\)"):
         validate_results(results, tmp_path)
 
 
