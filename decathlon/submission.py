@@ -110,12 +110,11 @@ def score_results(
     and for a baseline of a domain that is official or not scored.
     """
     matched = _valid(results, annotations, domains)
-    own = [answer.domain for answer, _ in matched if answer.domain not in official_domains()]
+    custom = [answer.domain for answer, _ in matched if answer.domain not in official_domains()]
     for name in baselines or {}:
-        if name not in own:
-            raise UserError(
-                f"--baseline: expected a scored domain that is not official, found '{name}'{nearest(name, own)}."
-            )
+        if name not in custom:
+            hint = nearest(name, custom) if custom else ""
+            raise UserError(f"--baseline: expected a scored domain that is not official, found '{name}'{hint}.")
     errors = {answer.domain: _error(answer, own) for answer, own in matched}
     points = decathlon_points(errors, baselines)
     scored = {
