@@ -1,51 +1,240 @@
-"""From official files to a store."""
+"""From official files to a store: unpacked or in archives, all cores, bounded memory, every problem told.
 
-from collections.abc import Iterable
+A domain's folder appears in the store only when it is complete, and `store.json` when all are; a run that is interrupted
+at any moment leaves no more than finished domains and temporary folders, and the next one goes on from there.
+"""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-from decathlon.data import official
-from decathlon.data.decode import decode
-from decathlon.data.problems import Problem, summary
-from decathlon.data.store import FORMAT, MARKER, SPLITS
-from decathlon.data.writer import SplitWriter
+from decathlon.data.archives import End
+from decathlon.data.assembly import Assembly
+from decathlon.data.official import Listing, read_listing
+from decathlon.data.pipeline import Boundary, Job, decode_all
+from decathlon.data.problems import Problem
+from decathlon.data.resplit import resplit as divide_anew
+from decathlon.data.sources import Source, Survey, archived_images, find_source, resolve, survey, unpacked_images
+from decathlon.data.store import FORMAT, MARKER, SPLITS, file_metadata
 from decathlon.specs import choose_domains, official_domains
 from mtan_core.errors import UserError
-from mtan_core.files import replacing, write_json
+from mtan_core.files import write_json
+from mtan_core.progress import Advance, progress
+
+OnError = Literal["fail", "skip"]
 
 
-def prepare(source: Path, store: Path, domains: str | Iterable[str] | None = None) -> None:
-    """Write the store of an unpacked official root."""
-    present = [name for name in official_domains() if (source / "data" / name).is_dir()]
-    chosen = choose_domains(domains, present, str(source))
-    for name in chosen:
-        if not (store / name).exists():
-            with replacing(store / name) as folder:
-                _prepare_domain(source, folder, name)
-    write_json(store / MARKER, {"format": FORMAT, "domains": {name: list(SPLITS) for name in chosen}})
+@dataclass
+class Outcome:
+    """What a pass did: `states` of the domains (prepared, kept, failed, absent), and every problem met."""
+
+    states: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    images: int = 0  # decoded in this pass
+    seconds: float = 0.0
 
 
-def _prepare_domain(source: Path, folder: Path, name: str) -> None:
-    problems: list[Problem] = []
-    texts = {}
-    for split in SPLITS:
-        file = official.file_names(name, split)[0]
-        texts[split] = file, (source / "annotations" / file).read_bytes()
-    listing = official.read_listing(name, texts, problems)
-    if problems or listing is None:
-        raise UserError(f"{source} has problems:\n{summary(problems)}")
-    spec = official_domains()[name].spec(listing.class_names, source=listing.source)
-    folder.mkdir()
-    for split, rows in listing.splits.items():
-        metadata = {
-            "format": FORMAT,
-            "spec": spec.to_dict(),
-            "split": split,
-            "source": listing.source,
-            "skipped": 0,
-            "resplit": None,
-        }
-        writer = SplitWriter(folder / f"{split}.arrow", metadata)
-        for row, file in enumerate(rows.files):
-            label = None if split == "test" else int(rows.labels[row])
-            writer.append(int(rows.image_ids[row]), label, decode((source / file).read_bytes()))
-        writer.close(metadata)
+def prepare(
+    sources: Path | Iterable[Path],
+    store: Path,
+    domains: str | Iterable[str] | None = None,
+    on_error: OnError = "fail",
+    resplit: int | None = None,
+) -> Outcome:
+    """Write the store of an unpacked official root, a folder of official archives, or archives.
+
+    Domains that the source lacks are left out; one named in `domains` must be there. Raises UserError before any work for
+    a mistake in the options, or a finished domain made with others. Problems of the files are returned, not raised: a
+    domain with one is `failed`, or with `on_error="skip"` is made without the images concerned.
+    """
+    begun = time.monotonic()
+    if on_error not in ("fail", "skip"):
+        raise UserError(f"--on-error: expected fail or skip, found '{on_error}'.")
+    source = find_source([sources] if isinstance(sources, Path) else list(sources))
+    wanted = (
+        [name.strip() for name in domains.split(",")] if isinstance(domains, str) and domains else list(domains or [])
+    )
+    found = survey(source, wanted or None)
+    chosen = _choose(source, found, wanted)
+    with _locked(store):
+        run = _Run(source, found, store, on_error, resplit)
+        run.plan(chosen)
+        run.work()
+    run.outcome.seconds = time.monotonic() - begun
+    return run.outcome
+
+
+def _choose(source: Source, found: Survey, wanted: list[str]) -> list[str]:
+    """The domains to make if their images are there: the wanted ones, which must be, else all that have annotations."""
+    present = found.unpacked.keys() | found.archived
+    if wanted:
+        return choose_domains(wanted, _in_order(present), str(source))
+    # What lies in archives is only known at their end. Folders without annotations are none of ours, but official ones.
+    annotated = set(found.texts) if source.archives else present & found.texts.keys()
+    chosen = _in_order(annotated | (present & official_domains().keys()))
+    if not chosen:
+        raise UserError(
+            f"Expected data/<domain>/train and its annotations for at least one domain, found none: {source}."
+        )
+    return chosen
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    official = official_domains()
+    return sorted(names, key=lambda name: (official[name].number if name in official else 10**9, name))
+
+
+@contextmanager
+def _locked(store: Path) -> Iterator[None]:
+    """Hold the store for writing; the temporary folders of a run that was killed are removed first."""
+    is_new = not store.exists()
+    store.mkdir(parents=True, exist_ok=True)
+    lock = store / ".lock"
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Expected a store that nobody is writing, found another `prepare` at work: {store}."
+            ) from None
+        try:
+            for left in store.glob(".tmp-*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if is_new and not any(store.iterdir()):
+                store.rmdir()
+
+
+class _Run:
+    """One pass over a source."""
+
+    def __init__(self, source: Source, found: Survey, store: Path, on_error: OnError, resplit: int | None) -> None:
+        self.source, self.found, self.store = source, found, store
+        self.skip, self.resplit = on_error == "skip", resplit
+        self.outcome = Outcome()
+        self.assemblies: dict[str, Assembly] = {}
+
+    def plan(self, chosen: list[str]) -> None:
+        """Read the annotations and see what is to do. Raises UserError where a finished domain was made otherwise."""
+        for name in chosen:
+            problems: list[Problem] = []
+            listing = read_listing(name, self.found.texts.get(name, {}), problems)
+            self.outcome.problems += problems
+            if listing is None:
+                self.outcome.states[name] = "failed"
+            elif (self.store / name).exists():
+                self._check_finished(listing)
+                self.outcome.states[name] = "kept"
+            else:
+                self.assemblies[name] = self._assembly(listing, len(problems))
+
+    def _assembly(self, listing: Listing, left_out: int) -> Assembly:
+        if self.resplit is not None:
+            train, val = divide_anew(listing.splits["train"], listing.splits["val"], self.resplit, listing.number)
+            listing = replace(listing, splits={**listing.splits, "train": train, "val": val})
+        return Assembly(listing, self.store, skip=self.skip, options={"resplit": self.resplit}, left_out=left_out)
+
+    def _check_finished(self, listing: Listing) -> None:
+        folder = self.store / listing.name
+        made = file_metadata(folder / "train.arrow")
+        for what, expected, found in (
+            ("annotations", listing.digest[:12], made["annotations"][:12]),
+            ("--resplit", self.resplit, made["resplit"]),
+            ("--on-error", "skip" if self.skip else "fail", "skip" if self.skip or made["skipped"] else "fail"),
+        ):
+            if expected != found:
+                raise UserError(
+                    f"{folder} is finished, but was made with {what} {found}, not {expected}: name another store, or remove that folder."
+                )
+
+    def work(self) -> None:
+        """Decode everything, finish the domains, and mark the store as a whole one unless a domain failed."""
+        try:
+            for name, root in self.found.unpacked.items():
+                if name in self.assemblies:
+                    self._consume(self._unpacked_jobs(name, root), f"{name} (images)", len(self.assemblies[name]))
+                    self._finish([name])
+            archived = [name for name in self.assemblies if name not in self.found.unpacked]
+            for archive in self.source.archives if archived else ():
+                size = archive.stat().st_size
+                self._consume(self._archived_jobs(archive, archived), f"{archive.name} (MB)", max(size >> 20, 1))
+            self._finish(archived)
+        finally:
+            for assembly in self.assemblies.values():
+                assembly.abort()
+        self.outcome.problems += [problem for assembly in self.assemblies.values() for problem in assembly.problems]
+        self._mark()
+
+    def _finish(self, names: list[str]) -> None:
+        for name in names:
+            assembly = self.assemblies[name]
+            if not assembly.any_seen and not assembly.finished:
+                self.outcome.states[name] = "absent"
+                continue
+            if not assembly.finished:
+                assembly.finish()
+            self.outcome.states[name] = "failed" if assembly.failed else "prepared"
+
+    def _mark(self) -> None:
+        """Write `store.json`: every finished domain, once no chosen one is missing."""
+        if "failed" in self.outcome.states.values():
+            return
+        finished = [
+            folder.name for folder in self.store.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+        ]
+        if finished:
+            domains = {name: list(SPLITS) for name in _in_order(finished)}
+            write_json(self.store / MARKER, {"format": FORMAT, "domains": domains}, indent=1)
+
+    def _consume(self, jobs: Iterator[Job | Boundary | int], title: str, total: int) -> None:
+        with progress(title, total) as advance:
+            for result in decode_all(_reporting(jobs, advance)):
+                if isinstance(result, Boundary):
+                    for assembly in self.assemblies.values():
+                        assembly.finish_if_complete()
+                    continue
+                for decoded in result:
+                    self.assemblies[decoded.job.domain].take(decoded)
+                self.outcome.images += len(result)
+
+    def _unpacked_jobs(self, name: str, root: Path) -> Iterator[Job | Boundary | int]:
+        """The annotated files in their order; then those that lie there without being annotated."""
+        assembly = self.assemblies[name]
+        for rows in assembly.listing.splits.values():
+            for count, file in enumerate(rows.files):
+                path = resolve(root, file)
+                job = assembly.job(file, path) if path else None
+                if job:
+                    yield job
+                if count % 64 == 63:
+                    yield 64
+            yield len(rows) % 64
+        for file in unpacked_images(root, name):
+            assembly.job(file, root)  # notes those that are not annotated; all others were met
+
+    def _archived_jobs(self, archive: Path, names: list[str]) -> Iterator[Job | Boundary | int]:
+        megabytes = 0
+        for item in archived_images(archive, names):
+            if isinstance(item, End):
+                yield Boundary(item.name)
+            elif isinstance(item, int):
+                yield (item >> 20) - megabytes
+                megabytes = item >> 20
+            elif job := self.assemblies[item[0].split("/", 2)[1]].job(*item):
+                yield job
+
+
+def _reporting(jobs: Iterator[Job | Boundary | int], advance: Advance) -> Iterator[Job | Boundary]:
+    """The jobs, with the numbers among them told as progress."""
+    for job in jobs:
+        if isinstance(job, int):
+            advance(job)
+        else:
+            yield job

@@ -9,8 +9,8 @@ Rows lie in the order in which they were read; `StoredSplit` presents them in th
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -120,14 +120,8 @@ class Store:
 
     def metadata(self, domain: str, split: str) -> dict[str, Any]:
         """How a split was made: spec, source, counts of what was skipped, resplit seed, measured mean and std."""
-        where = f"{self.where}/{domain}/{split}.arrow"
-        try:
-            with self._open(f"{domain}/{split}.arrow") as file, pa.ipc.open_file(file) as reader:
-                return read_metadata(reader.schema, where)
-        except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as problem:
-            raise UserError(
-                f"Expected a whole image store file, found a missing or damaged one: {where} ({problem})."
-            ) from None
+        name = f"{domain}/{split}.arrow"
+        return _file_metadata(partial(self._open, name), f"{self.where}/{name}")
 
     def _open(self, name: str) -> pa.NativeFile:
         path = f"{self._path}/{name}"
@@ -163,6 +157,21 @@ def open_store(where: str | Path) -> Store:
             f"Expected a store of format {FORMAT}, found format {marker.get('format')}: {name}; run `mtan decathlon prepare` again."
         )
     return Store(name, filesystem, path, marker["domains"])
+
+
+def file_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of one local file of a store. Raises UserError where it is missing, damaged or none of ours."""
+    return _file_metadata(partial(pa.memory_map, str(path)), str(path))
+
+
+def _file_metadata(opener: Callable[[], pa.NativeFile], where: str) -> dict[str, Any]:
+    try:
+        with opener() as file, pa.ipc.open_file(file) as reader:
+            return read_metadata(reader.schema, where)
+    except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as problem:
+        raise UserError(
+            f"Expected a whole image store file, found a missing or damaged one: {where} ({problem})."
+        ) from None
 
 
 def read_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
