@@ -57,7 +57,7 @@ def characters(seed: int) -> dict[str, Strokes]:
 def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     canvas = Canvas(Image.new("RGB", (SIDE * SCALE, SIDE * SCALE)))
-    pose = random_pose(rng, (SIDE, SIDE), (19, 29), 8, 0.3)
+    pose = random_pose(rng, (SIDE, SIDE), (15, 26), 13, 0.35)
     width = rng.uniform(0.09, 0.14)
     shear = np.array([[1, 0], [rng.uniform(-0.25, 0.25), 1]])
     for stroke in characters(sample.seed)[sample.name]:

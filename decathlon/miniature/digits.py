@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from decathlon.miniature.drawing import Floats, Pose, backdrop, contrasting, muted, photograph
+from decathlon.miniature.drawing import Floats, Pose, backdrop, hsv, photograph
 from decathlon.miniature.sample import SIDE, Kind, Pixels, Sample
 
 NAMES = tuple("0123456789")
@@ -48,8 +48,9 @@ def _numbers(sample: Sample) -> Floats:
     """Ink of the number plate: the digit in the middle, neighbours left and right that the image cuts."""
     rng = sample.rng
     own = sources(sample.seed, sample.split)[sample.name]
-    size, turn = rng.uniform(24, 30), rng.uniform(-0.12, 0.12)
-    middle = Pose(SIDE / 2 + rng.uniform(-4, 4), SIDE / 2 + rng.uniform(-4, 4), size, turn, rng.uniform(0.8, 1.0))
+    size, turn = rng.uniform(23, 30), rng.uniform(-0.15, 0.15)
+    x, y = SIDE / 2 + rng.uniform(-6, 6, 2)
+    middle = Pose(x, y, size, turn, rng.uniform(0.8, 1.0))
     ink = lay(own[sample.index % len(own)], middle)
     for side in (-1, 1):
         if rng.random() < 0.7:
@@ -59,11 +60,14 @@ def _numbers(sample: Sample) -> Floats:
 
 
 def paint(sample: Sample) -> Pixels:
+    """Mostly light numbers on a dark ground, sometimes the other way round."""
     rng = sample.rng
-    plate = muted(rng)
-    ground = backdrop(rng, (SIDE, SIDE), plate, 18, 3).array()
+    dark = hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.15, 0.55))
+    light = hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.85, 1))
+    plate, digit = (dark, light) if rng.random() < 0.92 else (light, dark)
+    ground = backdrop(rng, (SIDE, SIDE), plate, 15, 3).array()
     ink = _numbers(sample)
-    return photograph(ground * (1 - ink) + ink * np.array(contrasting(rng, plate, 70)), rng)
+    return photograph(ground * (1 - ink) + ink * np.array(digit), rng)
 
 
 KIND = Kind("svhn", NAMES, paint, train=60)

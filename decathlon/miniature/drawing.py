@@ -158,11 +158,12 @@ def smooth_noise(rng: Rng, size: tuple[int, int], cells: int, channels: int = 1)
     return np.stack(planes, axis=2).astype(np.float64)
 
 
-def backdrop(rng: Rng, size: tuple[int, int], colour: Colour, uneven: float = 22, cells: int = 4) -> Canvas:
+def backdrop(rng: Rng, size: tuple[int, int], colour: Colour, uneven: float = 18, cells: int = 2) -> Canvas:
     """A canvas for an output of `size` (width, height): `colour`, unevenly lit and tinted by up to about 2 `uneven`."""
     width, height = size
-    noise = smooth_noise(rng, (width // 2, height // 2), cells) + 0.4 * smooth_noise(
-        rng, (width // 2, height // 2), 3, 3
+    half = (width // 2, height // 2)
+    noise = (
+        smooth_noise(rng, half, cells) + 0.5 * smooth_noise(rng, half, 2 * cells) + 0.4 * smooth_noise(rng, half, 3, 3)
     )
     small = np.clip(np.asarray(colour) + uneven * noise, 0, 255).astype(np.uint8)
     return Canvas(Image.fromarray(small).resize((SCALE * width, SCALE * height), Image.Resampling.BILINEAR))

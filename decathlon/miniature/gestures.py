@@ -8,7 +8,7 @@ import numpy as np
 from decathlon.miniature.drawing import Floats, smooth_noise
 from decathlon.miniature.sample import SIDE, Kind, Pixels, Rng, Sample
 
-FRAMES = 16
+FRAMES = 24
 Moves = list[Floats]
 """Per moving part an array (FRAMES, 5): x, y, half length, half width (in units of the gesture's size), angle."""
 
@@ -94,7 +94,7 @@ def trail(track: Floats, weights: Floats) -> Floats:
     dx, dy = x - cx, y - cy
     u = (dx * np.cos(angle) + dy * np.sin(angle)) / long
     v = (dy * np.cos(angle) - dx * np.sin(angle)) / wide
-    inside = np.clip((1 - np.hypot(u, v)) * 4 + 0.5, 0, 1)
+    inside = np.clip((1 - np.hypot(u, v)) * 1.8, 0, 1)
     return np.tensordot(weights, inside.astype(np.float64), axes=1)
 
 
@@ -118,13 +118,13 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     pace = rng.uniform(0.75, 1.35)
     t = np.linspace(0, 1, FRAMES) ** pace
-    x, y = SIDE / 2 + rng.uniform(-9, 9, 2)
-    frame = (x, y, rng.uniform(19, 27), rng.uniform(-0.22, 0.22), float(rng.choice((-1, 1))))
+    x, y = SIDE / 2 + rng.uniform(-13, 13, 2)
+    frame = (x, y, rng.uniform(16, 27), rng.uniform(-0.3, 0.3), float(rng.choice((-1, 1))))
     weights = np.linspace(-1, 1, FRAMES)
     moved = np.stack([trail(in_pixels(track, rng, frame), weights) for track in GESTURES[sample.name](t, rng)]).sum(0)
     moved = moved / (np.abs(moved).max() + 1e-6)
-    shaken = smooth_noise(rng, (SIDE, SIDE), 12) * 7 + smooth_noise(rng, (SIDE, SIDE), 5, 3) * 4
-    tint = rng.uniform(0.75, 1, 3) * rng.uniform(45, 95)
+    shaken = smooth_noise(rng, (SIDE, SIDE), 12) * 5 + smooth_noise(rng, (SIDE, SIDE), 5, 3) * 4
+    tint = rng.uniform(0.75, 1, 3) * rng.uniform(60, 105)
     picture = 128 + moved[..., None] * tint + shaken + rng.normal(0, 4, (SIDE, SIDE, 1))
     return np.clip(picture, 0, 255).astype(np.uint8)
 

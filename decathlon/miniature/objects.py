@@ -12,7 +12,6 @@ from decathlon.miniature.drawing import (
     box,
     contrasting,
     hsv,
-    muted,
     oval,
     photograph,
     random_pose,
@@ -118,13 +117,17 @@ OBJECTS: dict[str, Callable[[Brush, Colour, Colour], None]] = {
     for draw in (apple, bottle, bus, butterfly, chair, clock, cup, fish, house, lamp, mushroom, rocket)
 }
 
+HUES = {"apple": 0.0, "bottle": 0.38, "bus": 0.13, "butterfly": 0.58, "chair": 0.07, "clock": 0.62, "cup": 0.5, "fish": 0.05,
+        "house": 0.03, "lamp": 0.15, "mushroom": 0.99, "rocket": 0.8}  # fmt: skip
+"""The usual hue of a thing; half of them are of any other."""
+
 
 def scene(rng: Rng, size: tuple[int, int]) -> Canvas:
     """A wall or sky over ground, and clutter."""
-    canvas = backdrop(rng, size, muted(rng))
-    horizon = rng.uniform(0.4, 0.95) * size[1]
-    canvas.brush().fill(box(0, horizon, *size), muted(rng))
-    scatter(canvas, rng, int(rng.integers(2, 6)), (3, 9))
+    wall, ground = (hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.3, 0.95)) for _ in range(2))
+    canvas = backdrop(rng, size, wall)
+    canvas.brush().fill(box(0, rng.uniform(0.4, 0.95) * size[1], *size), ground)
+    scatter(canvas, rng, int(rng.integers(1, 4)), (2, 7))
     return canvas
 
 
@@ -132,8 +135,10 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     size = (SIDE, SIDE)
     canvas = scene(rng, size)
-    main = hsv(rng.random(), rng.uniform(0.4, 1), rng.uniform(0.35, 1))
-    pose = random_pose(rng, size, (17, 25), 10, 0.3, mirror=True)
+    typical = rng.random() < 0.5
+    hue = HUES[sample.name] + rng.normal(0, 0.03) if typical else rng.random()
+    main = hsv(hue, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
+    pose = random_pose(rng, size, (20, 27), 8, 0.22, mirror=True)
     OBJECTS[sample.name](canvas.brush(pose), main, contrasting(rng, main, 60))
     return photograph(canvas.array(), rng)
 

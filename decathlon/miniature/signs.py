@@ -59,7 +59,7 @@ def warning(brush: Brush, colour: Colour) -> None:
 def arrow(angle: float) -> Glyph:
     """An arrow; at angle 0 it points up."""
     cos, sin = np.cos(angle), np.sin(angle)
-    outline = [(0, -0.72), (0.5, -0.15), (0.17, -0.15), (0.17, 0.65), (-0.17, 0.65), (-0.17, -0.15), (-0.5, -0.15)]
+    outline = [(0, -0.8), (0.62, -0.1), (0.2, -0.1), (0.2, 0.7), (-0.2, 0.7), (-0.2, -0.1), (-0.62, -0.1)]
 
     def draw(brush: Brush, colour: Colour) -> None:
         brush.fill(np.array(outline) @ np.array([[cos, sin], [-sin, cos]]), colour)
@@ -159,7 +159,7 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     size = (int(rng.integers(SIDE, 90)), SIDE) if rng.random() < 0.5 else (SIDE, int(rng.integers(SIDE, 90)))
     canvas = street(rng, size)
-    pose = random_pose(rng, size, (17, 27), 9, 0.16)
+    pose = random_pose(rng, size, (19, 28), 11, 0.16)
     pole = Pose(pose.x, pose.y, pose.size)
     canvas.brush(pole).fill(box(-0.09, 0, 0.09, 5), hsv(0, 0, rng.uniform(0.3, 0.7)))
     SIGNS[sample.name](canvas.brush(pose), BLACK)

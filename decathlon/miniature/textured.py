@@ -27,7 +27,7 @@ COVERS = ("checked", "dotted", "striped")
 def cover(rng: Rng, texture: str, size: tuple[int, int], period: float, colours: tuple[Colour, Colour]) -> Image.Image:
     """An image of `size` (canvas pixels) of checks, dots or stripes of the given period (canvas pixels), turned at random."""
     angle, (ox, oy) = rng.uniform(-0.5, 0.5), rng.uniform(0, period, 2)
-    y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
+    x, y = np.arange(size[0], dtype=np.float32)[None, :], np.arange(size[1], dtype=np.float32)[:, None]
     u = (x * np.cos(angle) + y * np.sin(angle) + ox) / period
     v = (y * np.cos(angle) - x * np.sin(angle) + oy) / period
     if texture == "striped":

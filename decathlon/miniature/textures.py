@@ -77,7 +77,7 @@ def woven(u: Floats, v: Floats, rng: Rng) -> Floats:
 
 
 def zigzagged(u: Floats, v: Floats, rng: Rng) -> Floats:
-    bent = u + np.abs(v % 1.6 - 0.8)
+    bent = u + 1.2 * np.abs(v % 1.6 - 0.8)
     return (bent % 1 < 0.5).astype(float)
 
 
@@ -96,8 +96,8 @@ def _noise(like: Floats, rng: Rng, cells: int) -> Floats:
 
 def coordinates(rng: Rng, size: tuple[int, int], period: float) -> tuple[Floats, Floats]:
     """Turned, sheared and slightly warped coordinates (h, w) in units of the period (pixels)."""
-    y, x = np.mgrid[: size[1], : size[0]] / period
-    angle, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.15, 0.15)
+    x, y = np.arange(size[0])[None, :] / period, np.arange(size[1])[:, None] / period
+    angle, shear = rng.uniform(-0.5, 0.5), rng.uniform(-0.12, 0.12)
     u = x * np.cos(angle) + y * np.sin(angle) + rng.uniform(0, 9)
     v = y * np.cos(angle) - x * np.sin(angle) + rng.uniform(0, 9)
     warp = rng.uniform(0, 0.12)
@@ -109,10 +109,10 @@ def paint(sample: Sample) -> Pixels:
     long = int(rng.integers(SIDE, 108))
     width, height = (long, SIDE) if rng.random() < 0.6 else (SIDE, long)
     size = (OVER * width, OVER * height)
-    u, v = coordinates(rng, size, OVER * rng.uniform(10, 17))
+    u, v = coordinates(rng, size, OVER * rng.uniform(12, 17))
     ink = TEXTURES[sample.name](u, v, rng)[..., None]
     paper = hsv(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.15, 1))
-    colours = np.array([paper, contrasting(rng, paper, 60)], dtype=float)
+    colours = np.array([paper, contrasting(rng, paper, 85)], dtype=float)
     picture = colours[0] * (1 - ink) + colours[1] * ink + 8 * smooth_noise(rng, size, 6)
     small = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).reduce(OVER)
     return photograph(np.asarray(small, dtype=float), rng)
