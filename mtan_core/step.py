@@ -65,7 +65,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
         outcomes: dict[str, Outcome] = {}
         for tasks in _chunks(list(batches), self.accumulate):
-            losses, seen = self._losses({task: batches[task] for task in tasks})
+            losses, seen = self.losses({task: batches[task] for task in tasks})
             outcomes |= seen
             self.weighting.combine(losses).backward()
         _check_finite(outcomes)
@@ -75,7 +75,8 @@ class TrainingStep:
         self.optimizer.step()
         return outcomes
 
-    def _losses(self, batches: Mapping[str, Batch]) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+    def losses(self, batches: Mapping[str, Batch]) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        """Each task's raw loss, to be differentiated, and what was seen."""
         device = next(self.network.parameters()).device
         with autocast(device, self.precision):
             logits = self.network.joint({task: batch.images for task, batch in batches.items()})

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from decathlon.commands import app
+from mtan_core.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Data = Annotated[str, typer.Option(help="The image store (a folder or a URI).", show_default=False)]
@@ -53,3 +54,124 @@ def train(
         )
     else:
         print(f"{run}: trained ({summary['protocol']} protocol, no validation).")
+
+
+Checkpoint = Annotated[str, typer.Option(help="last, or best (by validation).")]
+Domains = Annotated[str | None, typer.Option(help="Some domains only: a,b,c.")]
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    data: Data,
+    split: Annotated[str, typer.Option(help="val, or train (test is for `submit` alone).")] = "val",
+    checkpoint: Checkpoint = "last",
+    domains: Domains = None,
+    reestimate: Annotated[
+        bool, typer.Option(help="Make batch-norm statistics anew from the training split, in memory.")
+    ] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Images per forward pass; the result does not depend on it.")
+    ] = 100,
+    confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrices to this JSON file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Accuracy and loss of a run on a labelled split, from counts."""
+    from decathlon.data.store import open_store
+    from decathlon.reports import evaluate_run, table
+    from decathlon.runs import load_run
+    from mtan_core.files import write_json
+
+    evaluation = evaluate_run(
+        load_run(run, choose_checkpoint(checkpoint)), open_store(data), split, domains, reestimate, batch_size
+    )
+    if confusion is not None:
+        write_json(confusion, {d: answer.confusion.tolist() for d, answer in evaluation.answers.items()})
+    if as_json:
+        print(json.dumps(evaluation.to_dict()))
+        return
+    rows = [
+        (name, f"{a.tally.accuracy:.1%}", str(a.tally.correct), str(a.tally.seen), f"{a.tally.mean_loss:.3f}")
+        for name, a in evaluation.answers.items()
+    ]
+    mean = sum(a.tally.accuracy for a in evaluation.answers.values()) / len(rows)
+    title = f"{run}: {split}, {checkpoint} checkpoint, protocol {evaluation.run.config.protocol}"
+    table(title, ("domain", "accuracy", "correct", "seen", "loss"), [*rows, ("mean", f"{mean:.1%}", "", "", "")])
+    for note in evaluation.notes():
+        print(f"Note: {note}.")
+
+
+@app.command()
+def submit(
+    run: RunPath,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("results.json"),
+    split: Annotated[str, typer.Option(help="test, or val for the practice form.")] = "test",
+    checkpoint: Checkpoint = "last",
+    domains: Domains = None,
+    views: Annotated[bool, typer.Option(help="Average over mirror images and crops where the domain allows.")] = False,
+    zipped: Annotated[bool, typer.Option("--zip", help="Also write the archive for the server.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Predict every test image and write results.json."""
+    from decathlon.data.store import open_store
+    from decathlon.reports import submit_run
+    from decathlon.runs import load_run
+
+    if split not in ("test", "val"):
+        raise UserError(f"--split: expected test or val, found '{split}'.")
+    written = submit_run(
+        load_run(run, choose_checkpoint(checkpoint)), open_store(data), out, split, domains, views, zipped
+    )
+    if as_json:
+        print(json.dumps(written))
+        return
+    print(f"{out}: {written['images']} {split} images of {len(written['domains'])} domains "
+          f"({checkpoint} checkpoint, protocol {written['protocol']}).")  # fmt: skip
+    for name in written["without_split"]:
+        print(f"Note: {name} has no {split} split and is left out.")
+
+
+@app.command("import-weights")
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="A checkpoint of the MTAN authors' code.", exists=True, dir_okay=False)],
+    run: Annotated[Path, typer.Option(help="The folder of the run.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Make a run of the MTAN authors' weights."""
+    from decathlon.import_weights import import_weights
+
+    summary = import_weights(file, run)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(
+        f"{run}: WRN-{summary['depth']}-{summary['width']}, {summary['parameters']:,} parameters, {len(summary['domains'])} domains."
+    )
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """The presets, with the parameters of their networks under the ten official heads."""
+    from decathlon.building import build, parameter_counts
+    from decathlon.config import preset_names
+    from decathlon.reports import table
+
+    counts = {name: parameter_counts(build(name)) for name in preset_names()}
+    if as_json:
+        print(json.dumps(counts))
+        return
+    rows = [
+        (name, f"{c['parameters']:,}", f"{c['pool_parameters']:,}", f"{c['norm_parameters']:,}")
+        for name, c in counts.items()
+    ]
+    table("presets", ("name", "parameters", "in the pool", "further batch norms"), rows)
+
+
+def choose_checkpoint(name: str) -> Literal["last", "best"]:
+    """Raises UserError for a name that is neither."""
+    if name == "last":
+        return "last"
+    if name == "best":
+        return "best"
+    raise UserError(f"--checkpoint: expected last or best, found '{name}'.")

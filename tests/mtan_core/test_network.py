@@ -197,7 +197,7 @@ def test_masks_lie_between_0_and_1_and_have_the_shapes_of_the_taps() -> None:
     net = network().eval()
     masks = net.masks(images(EQUAL)["signs"], "signs")
     assert [tuple(mask.shape) for mask in masks] == [(3, 16, 16, 16), (3, 16, 8, 8), (3, 32, 4, 4), (3, 64, 2, 2)]
-    assert all(0 < mask.min() and mask.max() < 1 for mask in masks)
+    assert all(mask.min() > 0 and mask.max() < 1 for mask in masks)
 
 
 def test_masks_switched_off_select_everything() -> None:

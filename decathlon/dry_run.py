@@ -1,0 +1,114 @@
+"""`train --dry-run`: what a configuration would cost, from a small piece of it done for real."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from decathlon.building import parameter_counts
+from decathlon.config import RunConfig
+from decathlon.training import Training, prepare_training
+from mtan_core.errors import UserError
+from mtan_core.step import Batch
+
+PROBE = 2  # images per domain in the probing step
+
+
+def estimate(config: RunConfig, data: str) -> dict[str, Any]:
+    """Parameters, FLOPs, memory (bytes) and time (seconds) that a run would take; nothing is written.
+
+    FLOPs and memory are those of a real step with two images per domain, scaled by the batch; time is that of a real
+    step of the whole batch. Raises UserError when the memory expected exceeds the machine's.
+    """
+    training = prepare_training(config, data, Path("unused"))
+    trainer = training.trainer
+    widest = trainer.phases[0].tasks if config.sampling == "joint" else trainer.phases[0].tasks[:1]
+    flops, saved = _probe(training, widest)
+    images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
+    parameters = sum(p.numel() * p.element_size() for p in training.network.parameters())
+    state = parameters * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
+    memory = int(state + saved * images / config.accumulate)
+    free = available_memory(training.device)
+    if memory > free:
+        raise UserError(
+            f"Expected at most {free / 2**30:.1f} GiB of memory, found that a step needs about {memory / 2**30:.1f} GiB: "
+            "lower batch_size or raise accumulate."
+        )
+    steps = sum(trainer.sampler.epoch_length(phase.tasks) * phase.epochs for phase in trainer.phases)
+    seconds = _step_seconds(training, widest)
+    return {
+        **parameter_counts(training.network), "domains": list(training.train_images), "steps": steps,
+        "images_per_step": images, "flops_per_step": int(flops * images), "memory_bytes": memory,
+        "available_bytes": free, "seconds_per_step": seconds, "seconds": seconds * steps, "device": str(training.device),
+    }  # fmt: skip
+
+
+def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
+    """FLOPs and bytes kept for the backward pass, per image."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    step = training.trainer.training
+    batches = {task: _first(training, task, PROBE) for task in tasks}
+    with (
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        FlopCounterMode(display=False) as counter,
+    ):
+        losses, _ = step.losses(batches)
+        step.weighting.combine(losses).backward()
+    held = {p.untyped_storage().data_ptr() for p in training.network.parameters()}
+    images = sum(len(batch.labels) for batch in batches.values())
+    return counter.get_total_flops() / images, sum(size for place, size in kept.items() if place not in held) / images
+
+
+def _first(training: Training, task: str, images: int) -> Batch:
+    """The first images of a domain's first batch."""
+    batch = training.trainer.batch(task, 0)
+    other = None if batch.other_labels is None else batch.other_labels[:images]
+    return Batch(batch.images[:images], batch.labels[:images], other, batch.share)
+
+
+def _step_seconds(training: Training, tasks: tuple[str, ...]) -> float:
+    """The faster of two real steps (the first one warms up)."""
+    step = replace(training.trainer.training)
+    times = []
+    for number in range(2):
+        began = time.perf_counter()
+        step({task: training.trainer.batch(task, number) for task in tasks})
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free on the device (CPU: of the machine, or of the container's limit)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    limit = Path("/sys/fs/cgroup/memory.max")
+    bound = int(limit.read_text()) if limit.is_file() and limit.read_text().strip().isdigit() else 2**63
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        return min(bound, int(fields["MemAvailable"].split()[0]) * 1024)
+    return bound
+
+
+def print_estimate(cost: dict[str, Any], as_json: bool) -> None:
+    """Print it for people, or as JSON."""
+    if as_json:
+        print(json.dumps(cost))
+        return
+    pool, further = cost["pool_parameters"], cost["norm_parameters"]
+    print(f"parameters   {cost['parameters']:,}, of them {pool:,} in the pool; further batch norms {further:,}")
+    gflop = cost["flops_per_step"] / 1e9
+    print(f"steps        {cost['steps']:,} of {cost['images_per_step']} images, {gflop:,.0f} GFLOP each")
+    memory, free = cost["memory_bytes"] / 2**30, cost["available_bytes"] / 2**30
+    print(f"memory       about {memory:.2f} GiB (free: {free:.1f} GiB)")
+    print(f"time         about {cost['seconds'] / 60:.1f} min on {cost['device']}, without validation")
