@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from decathlon.miniature.sample import Pixels, Rng
 
-SCALE = 3  # canvas pixels per output pixel
+SCALE = 2  # canvas pixels per output pixel
 Colour = tuple[int, int, int]
 Floats = NDArray[np.float64]
 

@@ -4,12 +4,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from decathlon.miniature import (
@@ -56,10 +58,24 @@ class Shot:
     file_name: str
 
 
-def write_miniature(root: Path, seed: int = 0, domains: Sequence[str] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Job:
+    """The images of one class and split, painted by one process at a time."""
+
+    root: Path
+    name: str  # of the domain
+    split: str
+    shots: list[Shot]
+    seed: int
+
+
+def write_miniature(
+    root: Path, seed: int = 0, domains: Sequence[str] | None = None, workers: int | None = None
+) -> dict[str, Any]:
     """Generate the miniature (or some of its domains) into the folder `root`, which must not exist or be empty.
 
-    The images depend on `seed` alone. The folder appears under its name when it is whole, so an interrupted run leaves
+    The images depend on `seed` alone, not on the other domains nor on the number of `workers` (processes; None: one per core).
+    The folder appears under its name when it is whole, so an interrupted run leaves
     nothing that looks complete. Returns `{domain: {"classes", "train", "val", "test"}}`, images per split.
     Raises UserError for a folder that holds something, an unknown domain or a negative seed.
     """
@@ -69,7 +85,7 @@ def write_miniature(root: Path, seed: int = 0, domains: Sequence[str] | None = N
     root.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{root.name}-", dir=root.parent))
     try:
-        _generate(temporary, seed, names)
+        _generate(temporary, seed, names, workers or len(os.sched_getaffinity(0)))
         temporary.chmod(0o755)
         os.replace(temporary, root)
     except BaseException:
@@ -91,21 +107,23 @@ def _check(root: Path, seed: int) -> None:
         raise UserError(f"Expected a new or empty folder for the miniature, found '{root}' with something in it.")
 
 
-def _generate(root: Path, seed: int, names: Sequence[str]) -> None:
-    """Paint all images on all cores, then write the annotations."""
+def _generate(root: Path, seed: int, names: Sequence[str], workers: int) -> None:
+    """Paint all images, then write the annotations."""
     jobs = [
-        (name, split, shots)
+        Job(root, name, split, shots, seed)
         for name in names
         for split in SPLITS
         for shots in _by_class(shoot(KINDS[name], split, seed))
     ]
     sizes: dict[str, tuple[int, int]] = {}
-    cores = len(os.sched_getaffinity(0))
-    work = (delayed(_paint)(root, name, split, shots, seed) for name, split, shots in jobs)
-    with progress("miniature", total=sum(len(shots) for *_, shots in jobs)) as advance:
-        for (name, _, _), done in zip(jobs, Parallel(cores, return_as="generator")(work), strict=True):
+    work = Parallel(workers, return_as="generator")(delayed(_paint)(job) for job in jobs)
+    # Closed also when interrupted, so that no worker goes on writing into a folder that is being removed.
+    with progress("miniature", total=sum(len(job.shots) for job in jobs)) as advance, closing(work):
+        for job, done in zip(jobs, work, strict=True):
             sizes.update(done)
-            advance(len(done), note=name)
+            advance(len(done), note=job.name)
+    if workers > 1:
+        get_reusable_executor().shutdown()
     for name in names:
         _annotate(root, KINDS[name], seed, sizes)
     write_text(root / "README.txt", README.format(seed=seed))
@@ -127,14 +145,14 @@ def _by_class(shots: list[Shot]) -> Iterator[list[Shot]]:
         yield [shot for shot in shots if shot.label == label]
 
 
-def _paint(root: Path, name: str, split: str, shots: list[Shot], seed: int) -> dict[str, tuple[int, int]]:
+def _paint(job: Job) -> dict[str, tuple[int, int]]:
     """Paint and write the images; returns their sizes (width, height) by file name."""
-    kind, number = KINDS[name], official_domains()[name].number
+    kind, number = KINDS[job.name], official_domains()[job.name].number
     sizes = {}
-    for shot in shots:
-        rng = np.random.default_rng([seed, number, SPLITS.index(split), shot.label, shot.index])
-        image = Image.fromarray(kind.paint(Sample(kind.classes[shot.label], split, shot.index, seed, rng)))
-        path = root / shot.file_name
+    for shot in job.shots:
+        rng = np.random.default_rng([job.seed, number, SPLITS.index(job.split), shot.label, shot.index])
+        image = Image.fromarray(kind.paint(Sample(kind.classes[shot.label], job.split, shot.index, job.seed, rng)))
+        path = job.root / shot.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, quality=QUALITY)
         sizes[shot.file_name] = image.size
