@@ -8,6 +8,7 @@ import typer
 
 from decathlon.cli import app as decathlon_app
 from experiments.bench.cli import app as bench_app
+from experiments.quickstart import quickstart
 from mtan_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -15,6 +16,7 @@ experiments_app = typer.Typer(no_args_is_help=True, help="Runs of many runs: ben
 app.add_typer(decathlon_app, name="decathlon")
 app.add_typer(experiments_app, name="experiments")
 experiments_app.add_typer(bench_app, name="bench")
+app.command()(quickstart)
 
 # What the machine refuses is told like a mistake of the user's: nobody needs a traceback to free a disk.
 _MACHINE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,

@@ -1,0 +1,45 @@
+"""The top command `mtan quickstart`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def quickstart(
+    out: Annotated[Path, typer.Option(help="The folder for everything that is made.")] = Path("quickstart"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the miniature and of the training.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+) -> None:
+    """The main job on a generated miniature of the challenge, start to finish; interrupted, it goes on where it stopped."""
+    from decathlon.quickstart import quickstart
+    from decathlon.stopping import stoppable
+
+    with stoppable(out / "run") as stop:
+        result = quickstart(out, seed, stop)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(result, out)
+
+
+def _print(result: dict[str, Any], out: Path) -> None:
+    from decathlon.reports import table
+
+    rows = [
+        (
+            r["domain"],
+            str(r["classes"]),
+            f"{r['chance']:.0%}",
+            f"{r['val']:.1%}",
+            f"{r['test']:.1%}",
+            f"{r['points']:.0f}",
+        )
+        for r in result["rows"]
+    ]
+    total = ("total, mean", "", "", "", f"{result['mean_test_accuracy']:.1%}", f"{result['score']:.0f}")
+    table("Generated miniature", ("domain", "classes", "chance", "val", "test", "points"), [*rows, total])
+    for note in result["notes"]:
+        print(note)
+    print(f"Predictions: {out / 'results.json'}   figures: {out / 'figures'}   run: {out / 'run'}")
