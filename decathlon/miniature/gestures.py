@@ -94,7 +94,7 @@ def trail(track: Floats, weights: Floats) -> Floats:
     dx, dy = x - cx, y - cy
     u = (dx * np.cos(angle) + dy * np.sin(angle)) / long
     v = (dy * np.cos(angle) - dx * np.sin(angle)) / wide
-    inside = np.clip((1 - np.hypot(u, v)) * 1.8, 0, 1)
+    inside = np.clip((1.15 - np.hypot(u, v)) * 2.2, 0, 1)
     return np.tensordot(weights, inside.astype(np.float64), axes=1)
 
 

@@ -81,8 +81,8 @@ def paint(sample: Sample) -> Pixels:
     side = Pose(rng.uniform(0, SIDE), SIDE + rng.uniform(-20, 20), rng.uniform(30, 60))
     CLUTTER[rng.integers(len(CLUTTER))](canvas.brush(side), rng)
     if sample.name == "ped":
-        behind = canvas.image.reduce(9).crop((2, 8, 22, 40)).convert("L")
-        figure(canvas.brush(near), rng, dark=float(np.asarray(behind).mean()) > rng.uniform(100, 150))
+        behind = float(canvas.array()[24:120, 12:60].mean())
+        figure(canvas.brush(near), rng, dark=behind > rng.uniform(100, 150))
     else:
         CLUTTER[rng.integers(len(CLUTTER))](canvas.brush(near), rng)
     pixels = photograph(canvas.array(), rng, grey=True)
