@@ -154,10 +154,10 @@ def pixels(root: Path, name: str, split: str) -> Split:
 
 
 def logistic_regression(train: Split, test: Split) -> float:
-    """The better of two strengths of regularisation on the test images themselves: an upper bound."""
+    """Test accuracy; other strengths of regularisation, and all 72x72 pixels, come out about alike."""
     flat = [images.reshape(len(images), -1) for images in (train[0], test[0])]
-    models = (LogisticRegression(C=c, max_iter=200, tol=1e-3) for c in (0.03, 0.3))  # type: ignore[no-untyped-call]
-    return max(float(model.fit(flat[0], train[1]).score(flat[1], test[1])) for model in models)
+    model = LogisticRegression(C=0.1, max_iter=100, tol=1e-3)  # type: ignore[no-untyped-call]
+    return float(model.fit(flat[0], train[1]).score(flat[1], test[1]))
 
 
 def nearest_mean_colour(train: Split, test: Split) -> float:
