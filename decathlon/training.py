@@ -26,6 +26,7 @@ from mtan_core.checkpoint import checkpoints
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import replacing, write_json
 from mtan_core.loop import Phase, Row, Trainer
+from mtan_core.memory import keep_memory
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import SHARED
@@ -319,6 +320,7 @@ def train(
         refuse_differences(folder.config(), config)
         if (summary := folder.summary()) is not None:
             return summary
+    keep_memory()
     training = prepare_training(config, data, run, stop)
     folder.start(config, training.specs)
     if going_on:

@@ -62,12 +62,13 @@ class _SegmentNorm(torch.autograd.Function):
         for d, (g, x, dx) in enumerate(
             zip(parts, features.split(ctx.sizes), to_features.split(ctx.sizes), strict=True)
         ):
-            if output is not None:
-                g = torch.ops.aten.threshold_backward(g, output.split(ctx.sizes)[d], 0)
-            torch.ops.aten.native_batch_norm_backward.out(
-                g, x, weight[d], None, None, mean[d], inverse[d], True, ctx.eps, [True, True, True],
-                out0=dx, out1=to_weight[d], out2=to_bias[d],
-            )  # fmt: skip
+            if output is not None:  # `dx` holds the rectified gradient for a moment: no further buffer
+                g = torch.ops.aten.threshold_backward.grad_input(g, output.split(ctx.sizes)[d], 0, grad_input=dx)
+            made = torch.ops.aten.native_batch_norm_backward(
+                g, x, weight[d], None, None, mean[d], inverse[d], True, ctx.eps, [True, True, True]
+            )
+            for place, value in zip((dx, to_weight[d], to_bias[d]), made, strict=True):
+                place.copy_(value)
         return to_features, to_weight, to_bias, None, None, None
 
 
