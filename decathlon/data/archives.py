@@ -11,8 +11,8 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -48,11 +48,11 @@ def open_archive(path: Path) -> Iterator[tuple[Iterator[Member | End], IO[bytes]
 
     Raises UserError, while it is read, for an archive that is damaged or cut off.
     """
-    with path.open("rb") as raw:
-        yield _guarded(path, raw), raw
+    with path.open("rb", buffering=_BUFFER) as raw, closing(_guarded(path, raw)) as members:
+        yield members, raw
 
 
-def _guarded(path: Path, raw: IO[bytes]) -> Iterator[Member | End]:
+def _guarded(path: Path, raw: IO[bytes]) -> Generator[Member | End, None, None]:
     try:
         yield from _zip(raw) if path.suffix.lower() == ".zip" else _tar(raw, path.name)
         yield End(path.name)
@@ -65,19 +65,21 @@ def _guarded(path: Path, raw: IO[bytes]) -> Iterator[Member | End]:
 def _tar(file: IO[bytes], name: str) -> Iterator[Member | End]:
     # tarfile's own streaming modes copy their whole buffer at every small read. Here it believes that it can seek, and
     # only ever seeks forward: at no cost in a plain file, by decompressing in a compressed one.
-    with tarfile.open(fileobj=_decompressed(file, name), mode="r:") as tar:
+    with _decompressed(file, name) as plain, tarfile.open(fileobj=plain, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep every header read, 1.3 million of ImageNet's
             if not member.isreg():
                 continue
             if member.name.lower().endswith(TAR_ENDINGS):
-                yield from _tar(_open(tar, member), member.name)
+                with _open(tar, member) as inner:
+                    yield from _tar(inner, member.name)
                 yield End(member.name)
             else:
                 yield Member(member.name, partial(_content, tar, member))
 
 
-def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
+@contextmanager
+def _decompressed(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     openers: dict[str, Callable[[IO[bytes]], Any]] = {
         ".gz": gzip.open,
         ".tgz": gzip.open,
@@ -85,8 +87,11 @@ def _decompressed(file: IO[bytes], name: str) -> IO[bytes]:
         ".xz": lzma.open,
     }
     opener = openers.get(PurePosixPath(name.lower()).suffix)
-    raw: Any = opener(file) if opener else file
-    return io.BufferedReader(raw, _BUFFER)
+    if opener is None:
+        yield file
+    else:
+        with opener(file) as stream, io.BufferedReader(stream, _BUFFER) as plain:
+            yield plain
 
 
 def _open(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -25,18 +25,22 @@ class Assembly:
     looking for more).
     """
 
-    def __init__(self, listing: Listing, store: Path, *, skip: bool, options: dict[str, Any], left_out: int) -> None:
-        """`options` goes into the metadata; `left_out`: problems that the annotations alone have shown."""
+    def __init__(
+        self, listing: Listing, store: Path, *, skip: bool, options: dict[str, Any], told: list[Problem]
+    ) -> None:
+        """`options` goes into the metadata; `told`: problems that the annotations alone have shown."""
         self.listing, self.skip, self.options = listing, skip, options
         self.problems: list[Problem] = []
-        self.skipped = left_out
+        self.skipped = len(told)
         self.finished = False
         self._final = store / listing.name
         self._folder = store / f".tmp-{listing.name}"
-        self._failed = left_out > 0 and not skip
+        self._failed = bool(told) and not skip
+        self._told = {problem.file for problem in told}
         self._places = {
             file: (split, row) for split, rows in listing.splits.items() for row, file in enumerate(rows.files)
         }
+        self._taken = 0
         self._seen = {split: np.zeros(len(rows), bool) for split, rows in listing.splits.items()}
         self._writers: dict[str, SplitWriter] = {}
         self._moments = {split: Moments(0, np.zeros(3), np.zeros(3)) for split in SPLITS}
@@ -57,7 +61,8 @@ class Assembly:
         """The decoding of a file; None where it is not annotated (a problem) or was met before (the first one counts)."""
         place = self._places.get(file)
         if place is None:
-            self._add("image without annotation", file, "not in the annotations")
+            if file not in self._told:
+                self._add("image without annotation", file, "not in the annotations")
             return None
         split, row = place
         if self._seen[split][row]:
@@ -68,6 +73,7 @@ class Assembly:
 
     def take(self, decoded: Decoded) -> None:
         """Write one image, or note what is wrong with it."""
+        self._taken += 1
         job, rows = decoded.job, self.listing.splits[decoded.job.split]
         if decoded.kind is not None:
             self._add(decoded.kind, rows.files[job.row], decoded.detail)
@@ -99,7 +105,7 @@ class Assembly:
 
     def finish_if_complete(self) -> None:
         """Finish as soon as every annotated image came, so that what follows in an archive cannot undo it."""
-        if not self.finished and not self._failed and all(seen.all() for seen in self._seen.values()):
+        if not self.finished and not self._failed and self._taken == len(self):  # jobs seen may still be under way
             self.finish()
 
     def abort(self) -> None:

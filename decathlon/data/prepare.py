@@ -133,13 +133,13 @@ class _Run:
                 self._check_finished(listing)
                 self.outcome.states[name] = "kept"
             else:
-                self.assemblies[name] = self._assembly(listing, len(problems))
+                self.assemblies[name] = self._assembly(listing, problems)
 
-    def _assembly(self, listing: Listing, left_out: int) -> Assembly:
+    def _assembly(self, listing: Listing, told: list[Problem]) -> Assembly:
         if self.resplit is not None:
             train, val = divide_anew(listing.splits["train"], listing.splits["val"], self.resplit, listing.number)
             listing = replace(listing, splits={**listing.splits, "train": train, "val": val})
-        return Assembly(listing, self.store, skip=self.skip, options={"resplit": self.resplit}, left_out=left_out)
+        return Assembly(listing, self.store, skip=self.skip, options={"resplit": self.resplit}, told=told)
 
     def _check_finished(self, listing: Listing) -> None:
         folder = self.store / listing.name
