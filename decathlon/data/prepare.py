@@ -65,6 +65,7 @@ def prepare(
         run = _Run(source, found, store, on_error, resplit)
         run.plan(chosen)
         run.work()
+        run.outcome.states = {name: run.outcome.states[name] for name in chosen}
     run.outcome.seconds = time.monotonic() - begun
     return run.outcome
 
@@ -120,20 +121,29 @@ class _Run:
         self.skip, self.resplit = on_error == "skip", resplit
         self.outcome = Outcome()
         self.assemblies: dict[str, Assembly] = {}
+        self.pending: set[str] = set()
 
     def plan(self, chosen: list[str]) -> None:
         """Read the annotations and see what is to do. Raises UserError where a finished domain was made otherwise."""
+        known = self.found.unpacked.keys() | self.found.archived
         for name in chosen:
-            problems: list[Problem] = []
-            listing = read_listing(name, self.found.texts.get(name, {}), problems)
-            self.outcome.problems += problems
-            if listing is None:
-                self.outcome.states[name] = "failed"
-            elif (self.store / name).exists():
-                self._check_finished(listing)
-                self.outcome.states[name] = "kept"
-            else:
-                self.assemblies[name] = self._assembly(listing, problems)
+            if name in known or (self.store / name).exists():
+                self._plan_domain(name)
+            else:  # its annotations may be for nothing, and ImageNet's take 16 s and 1 GB: read when its first image comes
+                self.pending.add(name)
+
+    def _plan_domain(self, name: str) -> None:
+        problems: list[Problem] = []
+        listing = read_listing(name, self.found.texts.pop(name, {}), problems)
+        self.outcome.problems += problems
+        if listing is None:
+            self.outcome.states[name] = "failed"
+        elif (self.store / name).exists():
+            self._check_finished(listing)
+            self.outcome.states[name] = "kept"
+        else:
+            self.outcome.states[name] = "absent"  # until images of it have come
+            self.assemblies[name] = self._assembly(listing, problems)
 
     def _assembly(self, listing: Listing, told: list[Problem]) -> Assembly:
         if self.resplit is not None:
@@ -161,23 +171,23 @@ class _Run:
                 if name in self.assemblies:
                     self._consume(self._unpacked_jobs(name, root), f"{name} (images)", len(self.assemblies[name]))
                     self._finish([name])
-            archived = [name for name in self.assemblies if name not in self.found.unpacked]
+            archived = (self.assemblies.keys() | self.pending) - self.found.unpacked.keys()
             for archive in self.source.archives if archived else ():
                 size = archive.stat().st_size
                 self._consume(self._archived_jobs(archive, archived), f"{archive.name} (MB)", max(size >> 20, 1))
-            self._finish(archived)
+            self._finish(name for name in self.assemblies if name not in self.found.unpacked)
+            self.outcome.states |= dict.fromkeys(self.pending, "absent")
         finally:
             for assembly in self.assemblies.values():
                 assembly.abort()
         self.outcome.problems += [problem for assembly in self.assemblies.values() for problem in assembly.problems]
         self._mark()
 
-    def _finish(self, names: list[str]) -> None:
+    def _finish(self, names: Iterable[str]) -> None:
         for name in names:
             assembly = self.assemblies[name]
-            if not assembly.any_seen and not assembly.finished:
-                self.outcome.states[name] = "absent"
-                continue
+            if not assembly.any_seen:
+                continue  # absent
             if not assembly.finished:
                 assembly.finish()
             self.outcome.states[name] = "failed" if assembly.failed else "prepared"
@@ -189,9 +199,10 @@ class _Run:
         finished = [
             folder.name for folder in self.store.iterdir() if folder.is_dir() and not folder.name.startswith(".")
         ]
-        if finished:
-            domains = {name: list(SPLITS) for name in _in_order(finished)}
-            write_json(self.store / MARKER, {"format": FORMAT, "domains": domains}, indent=1)
+        if not finished:
+            raise UserError(f"Expected images of at least one domain, found none: {self.source}.")
+        domains = {name: list(SPLITS) for name in _in_order(finished)}
+        write_json(self.store / MARKER, {"format": FORMAT, "domains": domains}, indent=1)
 
     def _consume(self, jobs: Iterator[Job | Boundary | int], title: str, total: int) -> None:
         with progress(title, total) as advance:
@@ -219,7 +230,7 @@ class _Run:
         for file in unpacked_images(root, name):
             assembly.job(file, root)  # notes those that are not annotated; all others were met
 
-    def _archived_jobs(self, archive: Path, names: list[str]) -> Iterator[Job | Boundary | int]:
+    def _archived_jobs(self, archive: Path, names: set[str]) -> Iterator[Job | Boundary | int]:
         megabytes = 0
         for item in archived_images(archive, names):
             if isinstance(item, End):
@@ -227,8 +238,15 @@ class _Run:
             elif isinstance(item, int):
                 yield (item >> 20) - megabytes
                 megabytes = item >> 20
-            elif job := self.assemblies[item[0].split("/", 2)[1]].job(*item):
+            elif job := self._archived_job(*item):
                 yield job
+
+    def _archived_job(self, file: str, data: bytes) -> Job | None:
+        name = file.split("/", 2)[1]
+        if name in self.pending:
+            self.pending.remove(name)
+            self._plan_domain(name)
+        return self.assemblies[name].job(file, data) if name in self.assemblies else None
 
 
 def _reporting(jobs: Iterator[Job | Boundary | int], advance: Advance) -> Iterator[Job | Boundary]:

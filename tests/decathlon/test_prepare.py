@@ -88,6 +88,9 @@ def test_absent_domains_are_no_error_unless_asked_for(tmp_path: Path) -> None:
     assert open_store(tmp_path / "store").domains == ["dtd"]
     with pytest.raises(UserError, match="no domain 'svhn'"):
         prepare(archives, tmp_path / "other", "dtd,svhn")
+    (archives / "images.tar").unlink()
+    with pytest.raises(UserError, match="images of at least one domain"):
+        prepare(archives, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
