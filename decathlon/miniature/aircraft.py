@@ -149,9 +149,9 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     size = (int(rng.integers(100, 132)), SIDE)
     canvas = sky(rng, size)
-    pale = rng.random() < 0.85
+    pale = rng.random() < 0.94
     body = hsv(rng.random(), rng.uniform(0, 0.2), rng.uniform(0.85, 1) if pale else rng.uniform(0.05, 0.2))
-    pose = random_pose(rng, size, (0.31 * size[0], 0.42 * size[0]), 9, 0.2, mirror=True)
+    pose = random_pose(rng, size, (0.31 * size[0], 0.42 * size[0]), 8, 0.17, mirror=True)
     draw_plane(canvas.brush(pose), PLANES[sample.name], body, contrasting(rng, body, 40))
     return photograph(canvas.array(), rng)
 

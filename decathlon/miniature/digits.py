@@ -49,7 +49,7 @@ def _numbers(sample: Sample) -> Floats:
     rng = sample.rng
     own = sources(sample.seed, sample.split)[sample.name]
     size, turn = rng.uniform(23, 30), rng.uniform(-0.15, 0.15)
-    x, y = SIDE / 2 + rng.uniform(-6, 6, 2)
+    x, y = SIDE / 2 + rng.uniform(-5, 5, 2)
     middle = Pose(x, y, size, turn, rng.uniform(0.8, 1.0))
     ink = lay(own[sample.index % len(own)], middle)
     for side in (-1, 1):
@@ -64,7 +64,7 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     dark = hsv(rng.random(), rng.uniform(0.1, 0.7), rng.uniform(0.15, 0.55))
     light = hsv(rng.random(), rng.uniform(0, 0.5), rng.uniform(0.85, 1))
-    plate, digit = (dark, light) if rng.random() < 0.92 else (light, dark)
+    plate, digit = (dark, light) if rng.random() < 0.96 else (light, dark)
     ground = backdrop(rng, (SIDE, SIDE), plate, 15, 3).array()
     ink = _numbers(sample)
     return photograph(ground * (1 - ink) + ink * np.array(digit), rng)

@@ -119,7 +119,7 @@ OBJECTS: dict[str, Callable[[Brush, Colour, Colour], None]] = {
 
 HUES = {"apple": 0.0, "bottle": 0.38, "bus": 0.13, "butterfly": 0.58, "chair": 0.07, "clock": 0.62, "cup": 0.5, "fish": 0.05,
         "house": 0.03, "lamp": 0.15, "mushroom": 0.99, "rocket": 0.8}  # fmt: skip
-"""The usual hue of a thing; half of them are of any other."""
+"""The usual hue of a thing; a third of them are of any."""
 
 
 def scene(rng: Rng, size: tuple[int, int]) -> Canvas:
@@ -135,7 +135,7 @@ def paint(sample: Sample) -> Pixels:
     rng = sample.rng
     size = (SIDE, SIDE)
     canvas = scene(rng, size)
-    typical = rng.random() < 0.5
+    typical = rng.random() < 0.65
     hue = HUES[sample.name] + rng.normal(0, 0.03) if typical else rng.random()
     main = hsv(hue, rng.uniform(0.6, 1), rng.uniform(0.5, 1))
     pose = random_pose(rng, size, (20, 27), 8, 0.22, mirror=True)

@@ -80,12 +80,12 @@ def paint(sample: Sample) -> Pixels:
     size = (long, SIDE) if rng.random() < 0.7 else (SIDE, long)
     ground = muted(rng)
     canvas = backdrop(rng, size, ground)
-    scatter(canvas, rng, int(rng.integers(2, 6)), (3, 10))
+    scatter(canvas, rng, int(rng.integers(0, 4)), (3, 8))
     light = vivid(rng)
-    colours = (light, contrasting(rng, light, 80))
-    pose = random_pose(rng, size, (21, 27), 7, 0.2, mirror=True)
-    fabric = cover(rng, texture, canvas.image.size, SCALE * rng.uniform(9, 13), colours)
-    DRAW[thing](canvas.brush(pose), fabric, shade(contrasting(rng, ground, 60), 0.9))
+    colours = (light, contrasting(rng, light, 100))
+    pose = random_pose(rng, size, (23, 28), 5, 0.15, mirror=True)
+    fabric = cover(rng, texture, canvas.image.size, SCALE * rng.uniform(10, 13), colours)
+    DRAW[thing](canvas.brush(pose), fabric, shade(contrasting(rng, ground, 80), 0.9))
     return photograph(canvas.array(), rng)
 
 

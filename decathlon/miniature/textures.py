@@ -23,12 +23,12 @@ def blotchy(u: Floats, v: Floats, rng: Rng) -> Floats:
 
 
 def bubbly(u: Floats, v: Floats, rng: Rng) -> Floats:
-    """Rings of several sizes anywhere."""
+    """Balls of several sizes anywhere, shaded from the middle to the rim."""
     ink = np.zeros_like(u)
     for _ in range(26):
         x, y = rng.uniform(u.min(), u.max()), rng.uniform(v.min(), v.max())
         far = np.hypot(u - x, v - y) / rng.uniform(0.35, 0.9)
-        ink = np.where(far < 1, (far > 0.68).astype(float), ink)
+        ink = np.where(far < 1, 1 - 0.9 * far**2, ink)
     return ink
 
 
