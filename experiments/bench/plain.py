@@ -5,7 +5,7 @@ torch's plainest style: contiguous fp32 tensors, torch's defaults, one domain af
 modules are named as in the authors' checkpoints, so that these load without a translation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -94,21 +94,19 @@ class PlainMtan(nn.Module):
 
 
 def plain_loop(
-    network: PlainMtan, batches: Sequence[tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer | None = None
+    network: PlainMtan, batches: Mapping[int, tuple[Tensor, Tensor]], optimizer: torch.optim.Optimizer
 ) -> Callable[[], int]:
     """One round of the plain loop as a call: each domain in turn forward, backward and one optimiser step.
 
-    `batches[k]` holds images (B, 3, H, W) and labels (B,) of domain number k. The call returns the images it saw. The default
-    optimiser is the authors' kind: SGD with Nesterov momentum 0.9, weight decay 5e-5.
+    `batches[k]` holds images (B, 3, H, W) and labels (B,) of domain number k. The call returns the images it saw.
     """
-    chosen = optimizer or torch.optim.SGD(network.parameters(), 0.1, momentum=0.9, weight_decay=5e-5, nesterov=True)
     network.train()
 
     def one_round() -> int:
-        for k, (images, labels) in enumerate(batches):
-            chosen.zero_grad()
+        for k, (images, labels) in batches.items():
+            optimizer.zero_grad()
             F.cross_entropy(network(images, k), labels).backward()
-            chosen.step()
-        return sum(len(labels) for _, labels in batches)
+            optimizer.step()
+        return sum(len(labels) for _, labels in batches.values())
 
     return one_round

@@ -39,12 +39,12 @@ def test_plain_network_has_the_published_size(authors_classes: list[int]) -> Non
 def test_plain_loop_learns_every_domain_and_counts_its_images() -> None:
     torch.manual_seed(0)
     network = PlainMtan([2, 3], depth=10, width=1)
-    batches = [(torch.randn(4, 3, 64, 64), torch.arange(4) % n) for n in (2, 3)]
+    batches = {k: (torch.randn(4, 3, 64, 64), torch.arange(4) % n) for k, n in enumerate((2, 3))}
     step = plain_loop(network, batches, torch.optim.SGD(network.parameters(), 0.1))
 
     def losses() -> list[float]:
         with torch.no_grad():
-            return [F.cross_entropy(network(x, k), y).item() for k, (x, y) in enumerate(batches)]
+            return [F.cross_entropy(network(x, k), y).item() for k, (x, y) in batches.items()]
 
     before = losses()
     assert [step() for _ in range(8)] == [8] * 8

@@ -1,0 +1,207 @@
+"""`bench step`: the plain loop and our joint step on the same random images, in one run.
+
+Each side runs in a process of its own, so that neither lives with the other's memory settings, and the sides take turns.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from decathlon.specs import official_domains
+from experiments.bench.limits import measure_limits, step_flops
+from experiments.bench.plain import PlainMtan, plain_loop
+from experiments.bench.rounds import Clock, Rates, lasting, take_turns
+from mtan_core.errors import UserError
+from mtan_core.memory import keep_memory
+from mtan_core.progress import progress
+
+PLAIN, JOINT = "plain", {"fp32": "joint fp32", "bf16": "joint bf16"}
+SIDES = (PLAIN, *JOINT.values())
+DOMAIN_COUNTS = (1, 2, 5, 10)
+LEARNING_RATE = 0.01  # small enough for losses on noise to stay finite; speed does not depend on it
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all sides do: the domains (official names), images of each per round, and their side in pixels."""
+
+    domains: tuple[str, ...]
+    batch: int
+    size: int = 72
+    depth: int = 28
+    width: int = 4
+    threads: int = 0  # 0: torch's default, all cores
+    clock: Clock = "wall"
+
+    def batches(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The same random images and labels for every side."""
+        generator = torch.Generator().manual_seed(0)
+        made = {}
+        for name in self.domains:
+            images = torch.randn(self.batch, 3, self.size, self.size, generator=generator)
+            made[name] = images, torch.randint(official_domains()[name].classes, (self.batch,), generator=generator)
+        return made
+
+
+def plain_side(task: Task) -> Callable[[int], Callable[[], int]]:
+    """The plain loop with all official heads; the result makes a step over the first `count` domains."""
+    domains = sorted(official_domains().values(), key=lambda domain: domain.authors_place)
+    network = PlainMtan([domain.classes for domain in domains], task.depth, task.width)
+    places = [official_domains()[name].authors_place for name in task.domains]
+    made = dict(zip(places, task.batches().values(), strict=True))
+    optimizer = _optimizer(network)
+    return lambda count: plain_loop(network, dict(list(made.items())[:count]), optimizer)
+
+
+def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]:
+    """Our joint step with all official heads, as `mtan decathlon train` makes it."""
+    from decathlon.building import build_network
+    from decathlon.config import parse_config
+    from mtan_core.step import Batch, Precision, TrainingStep
+    from mtan_core.weighting import Equal
+
+    keep_memory()
+    shape = {"depth": task.depth, "width": task.width}
+    config = parse_config({"network": shape, "image_size": task.size}, "bench")
+    classes = {name: domain.classes for name, domain in official_domains().items()}
+    network = build_network(config, classes).train()
+    step = TrainingStep(network, Equal(list(classes)), _optimizer(network), cast(Precision, precision))
+    channels_last = {
+        name: Batch(images.contiguous(memory_format=torch.channels_last), labels)
+        for name, (images, labels) in task.batches().items()
+    }
+
+    def over(count: int) -> Callable[[], int]:
+        some = dict(list(channels_last.items())[:count])
+
+        def one_step() -> int:
+            step(some)
+            return count * task.batch
+
+        return one_step
+
+    return over
+
+
+def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """The authors' kind, the same for all sides."""
+    return torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-5, nesterov=True)
+
+
+def _work(connection: Connection, side: str, task: Task) -> None:
+    """A side's process: asked for (domains, seconds), it answers (images, seconds taken), until asked for None."""
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    make = plain_side(task) if side == PLAIN else joint_side(task, side.split()[-1])
+    while (asked := connection.recv()) is not None:
+        count, seconds = asked
+        connection.send(lasting(make(count), task.clock)(seconds))
+
+
+@contextmanager
+def processes(
+    task: Task, sides: Sequence[str] = SIDES
+) -> Iterator[dict[str, Callable[[int, float], tuple[int, float]]]]:
+    """The sides, each in its process: called with a number of domains and seconds, they give images and seconds taken."""
+    context = get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    started = []
+    try:
+        for side in sides:
+            pipes[side], theirs = context.Pipe()
+            started.append(context.Process(target=_work, args=(theirs, side, task), daemon=True))
+            started[-1].start()
+            theirs.close()  # so that a side that dies is noticed as the end of its pipe
+        yield {side: _asker(pipe) for side, pipe in pipes.items()}
+        for pipe in pipes.values():
+            pipe.send(None)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in started:
+            process.join(timeout=5)
+            process.terminate()
+
+
+def _asker(pipe: Connection) -> Callable[[int, float], tuple[int, float]]:
+    def ask(count: int, seconds: float) -> tuple[int, float]:
+        pipe.send((count, seconds))
+        images, taken = pipe.recv()
+        return images, taken
+
+    return ask
+
+
+def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] | None = None) -> dict[str, Any]:
+    """Limits, then every side for every number of domains; the document that `bench step --json` prints.
+
+    Rates are images per second (of `task.clock`) and GFLOP per second of the network's own arithmetic; `limit_share` is
+    relative to the rate of the network's convolutions alone.
+    """
+    _check(task, rounds, seconds)
+    chosen = sorted({min(count, len(task.domains)) for count in counts or (*DOMAIN_COUNTS, len(task.domains))})
+    torch.set_num_threads(task.threads or torch.get_num_threads())
+    images = min(80, task.batch * len(task.domains))
+    with progress("limits") as advance:
+        limits = measure_limits(images, task.size, clock=task.clock, advance=advance)
+    flops = step_flops(task.size, task.depth, task.width)
+    results = {}
+    with processes(task) as sides:
+        for count in chosen:
+            bound = {name: _with_count(side, count) for name, side in sides.items()}
+            rates = take_turns(bound, rounds, seconds, f"{count} domain{'s' if count > 1 else ''}")
+            results[str(count)] = _compare(rates, flops, limits)
+    return {
+        "domains": list(task.domains), "batch": task.batch, "image_size": task.size, "rounds": rounds,
+        "threads": torch.get_num_threads(), "clock": task.clock, "torch": torch.__version__, "gflop_per_image": flops / 1e9,
+        "limits_gflops": limits, "by_domains": results,
+    }  # fmt: skip
+
+
+def _with_count(side: Callable[[int, float], tuple[int, float]], count: int) -> Callable[[float], tuple[int, float]]:
+    return lambda seconds: side(count, seconds)
+
+
+def _check(task: Task, rounds: int, seconds: float) -> None:
+    if task.clock not in get_args(Clock):
+        raise UserError(f"--clock: expected wall or cpu, found '{task.clock}'.")
+    for name, value, least in (("--batch", task.batch, 2), ("--rounds", rounds, 1), ("--seconds", seconds, 0)):
+        if value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value}.")
+
+
+def _compare(rates: Mapping[str, Rates], flops: float, limits: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    plain = rates[PLAIN].median
+    rows = {}
+    for name, side in rates.items():
+        gflops = side.median * flops / 1e9
+        limit = limits["fp32" if name == PLAIN else name.split()[-1]]["convolution"]
+        rows[name] = {**side.to_dict(), "ratio": side.median / plain, "gflops": gflops, "limit_share": gflops / limit}
+    return rows
+
+
+def print_step(document: Mapping[str, Any]) -> None:
+    """The document of `measure_step` for people."""
+    print(
+        f"WRN-28-4, {document['batch']} images of {document['image_size']} px per domain, {document['threads']} threads, "
+        f"{document['gflop_per_image']:.2f} GFLOP per image; median (lowest to highest) of {document['rounds']} rounds, {document['clock']} clock"
+    )
+    for precision, limit in document["limits_gflops"].items():
+        print(
+            f"limit {precision}: its convolutions alone {limit['convolution']:.0f} GFLOP/s "
+            f"(the fastest {limit['best_convolution']:.0f}; matrix product {limit['matmul']:.0f})"
+        )
+    print(f"{'domains':>7}  {'side':10}  {'images/s':>8}  {'':17}  {'to plain':>8}  {'GFLOP/s':>7}  of limit")
+    for count, rows in document["by_domains"].items():
+        for name, row in rows.items():
+            spread = f"({row['lowest']:.1f} to {row['highest']:.1f})"
+            print(
+                f"{count:>7}  {name:10}  {row['images_per_second']:8.1f}  {spread:17}  {row['ratio']:7.2f}x  "
+                f"{row['gflops']:7.0f}  {row['limit_share']:7.0%}"
+            )
