@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -51,7 +51,7 @@ def step(
     from experiments.bench import step as work
 
     names = choose_domains(domains or None, list(official_domains()), "the challenge")
-    task = work.Task(tuple(names), batch, size, threads=threads, clock=cast(work.Clock, clock))
+    task = work.Task(tuple(names), batch, size, threads=threads, clock=clock)
     document = work.measure_step(task, rounds, seconds, None if growth else [len(names)])
     if as_json:
         print(json.dumps(document))

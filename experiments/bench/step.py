@@ -37,7 +37,7 @@ class Task:
     depth: int = 28
     width: int = 4
     threads: int = 0  # 0: torch's default, all cores
-    clock: Clock = "wall"
+    clock: str = "wall"  # see `rounds.Clock`
 
     def batches(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The same random images and labels for every side."""
@@ -101,7 +101,7 @@ def _work(connection: Connection, side: str, task: Task) -> None:
     make = plain_side(task) if side == PLAIN else joint_side(task, side.split()[-1])
     while (asked := connection.recv()) is not None:
         count, seconds = asked
-        connection.send(lasting(make(count), task.clock)(seconds))
+        connection.send(lasting(make(count), _clock(task))(seconds))
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] 
     torch.set_num_threads(task.threads or torch.get_num_threads())
     images = min(80, task.batch * len(task.domains))
     with progress("limits") as advance:
-        limits = measure_limits(images, task.size, clock=task.clock, advance=advance)
+        limits = measure_limits(images, task.size, clock=_clock(task), advance=advance)
     flops = step_flops(task.size, task.depth, task.width)
     results = {}
     with processes(task) as sides:
@@ -166,6 +166,10 @@ def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] 
 
 def _with_count(side: Callable[[int, float], tuple[int, float]], count: int) -> Callable[[float], tuple[int, float]]:
     return lambda seconds: side(count, seconds)
+
+
+def _clock(task: Task) -> Clock:
+    return "cpu" if task.clock == "cpu" else "wall"
 
 
 def _check(task: Task, rounds: int, seconds: float) -> None:
@@ -190,7 +194,8 @@ def print_step(document: Mapping[str, Any]) -> None:
     """The document of `measure_step` for people."""
     print(
         f"WRN-28-4, {document['batch']} images of {document['image_size']} px per domain, {document['threads']} threads, "
-        f"{document['gflop_per_image']:.2f} GFLOP per image; median (lowest to highest) of {document['rounds']} rounds, {document['clock']} clock"
+        f"{document['gflop_per_image']:.2f} GFLOP per image; median (lowest to highest) of {document['rounds']} rounds, "
+        f"{document['clock']} clock"
     )
     for precision, limit in document["limits_gflops"].items():
         print(
