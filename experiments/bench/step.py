@@ -66,7 +66,6 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
     from mtan_core.step import Batch, Precision, TrainingStep
     from mtan_core.weighting import Equal
 
-    keep_memory()
     shape = {"depth": task.depth, "width": task.width}
     config = parse_config({"network": shape, "image_size": task.size}, "bench")
     classes = {name: domain.classes for name, domain in official_domains().items()}
@@ -98,6 +97,8 @@ def _work(connection: Connection, side: str, task: Task) -> None:
     """A side's process: asked for (domains, seconds), it answers (images, seconds taken), until asked for None."""
     if task.threads:
         torch.set_num_threads(task.threads)
+    if side != PLAIN:
+        keep_memory()  # as a training run does; the plain loop has the C library's defaults
     make = plain_side(task) if side == PLAIN else joint_side(task, side.split()[-1])
     while (asked := connection.recv()) is not None:
         count, seconds = asked
