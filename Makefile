@@ -1,27 +1,53 @@
+# Everything begins with `make quickstart`; `make help` lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: install dev quickstart test lint types check clean
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
-install: .venv/.installed  ## make .venv with `mtan` in it
+.PHONY: help install quickstart test lint types reference constraints clean
+.DEFAULT_GOAL := help
 
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: .venv/.installed  ## make .venv with `mtan` in it (skipped when it is there)
+
+# A .venv that does not answer, or was made by too old a Python, is made anew.
 .venv/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e .
-	touch $@
+	@$(BIN)/python -c 'import pip; $(NEW_ENOUGH)' 2>/dev/null || { \
+	  $(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+	    echo "Expected Python 3.11 or newer, found $$($(PYTHON) --version 2>&1 | tail -n 1): name another one, as in 'make $(or $(firstword $(MAKECMDGOALS)),install) PYTHON=python3.12'." >&2; exit 2; }; \
+	  echo "$(PYTHON) -m venv .venv"; $(PYTHON) -m venv --clear .venv; }
+	$(PIP) -e .
+	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
-	touch $@
+	$(PIP) -e '.[dev]'
+	@touch $@
 
-quickstart: install  ## the main job on a generated miniature, start to finish
+quickstart: install  ## the main job on a generated miniature, start to finish, into quickstart/
 	$(BIN)/mtan quickstart --out quickstart
 
-lint: .venv/.installed-dev
+test: lint types  ## install, lint, check types and run the whole suite
+	$(BIN)/pytest
+
+lint: .venv/.installed-dev  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/.installed-dev
+types: .venv/.installed-dev  ## check types
 	$(BIN)/mypy
 
-test: lint types  ## install, lint, type-check and run the whole suite
-	$(BIN)/pytest
+reference: install  ## write docs/configuration.md and docs/configuration.schema.json anew
+	$(BIN)/mtan decathlon configuration > docs/configuration.md
+	$(BIN)/mtan decathlon configuration --json > docs/configuration.schema.json
+
+constraints:  ## look up the newest dependencies and pin them in constraints.txt
+	$(PYTHON) -m venv --clear build/constraints
+	build/constraints/bin/python -m pip install --disable-pip-version-check --upgrade setuptools '.[dev]'
+	{ sed -n '/^#/p' constraints.txt; \
+	  build/constraints/bin/python -m pip freeze --all --exclude pip --exclude mtan-decathlon; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean:  ## remove .venv, caches and what was built (never quickstart/ or runs/)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
