@@ -4,11 +4,12 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -20,14 +21,21 @@ from pydantic import (
 
 from mtan_core.errors import UserError, nearest
 
+
+def _names(value: Any) -> Any:
+    """`a,b,c` as a list."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
 Share = Annotated[float, Field(ge=0, lt=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Part = Literal["pool", "ladder", "masks", "heads"]
 
 
 class Frozen(BaseModel):
     """A table of the configuration: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(Frozen):
@@ -91,7 +99,7 @@ class AugmentConfig(Frozen):
     """Random changes of training images. Mirroring happens only where a domain's spec allows it."""
 
     mirror: bool = Field(True, description="mirror half of the images")
-    centre: tuple[str, ...] = Field((), description="domains with centre crops in training")
+    centre: Names = Field((), description="domains with centre crops in training")
     zoom: float = Field(1.0, gt=0, le=1, description="crops shrink by a random factor from here to 1")
     shift: Share = Field(0.0, description="crops reach over the edge by up to this fraction of their side")
     contrast: Share = Field(0.0, description="contrast changes by up to this fraction")
@@ -110,24 +118,32 @@ class PhaseConfig(Frozen):
     """A stretch of training."""
 
     epochs: PositiveInt = Field(description="number of epochs")
-    domains: tuple[str, ...] = Field((), description="who learns (default: all of the run)")
+    domains: Names = Field((), description="who learns (default: all of the run)")
     lr: float | None = Field(None, gt=0, description="learning rate (default: optimizer.lr)")
-    freeze: tuple[Part, ...] = Field(
+    freeze: Annotated[tuple[Part, ...], BeforeValidator(_names)] = Field(
         (), description="parts that stand still: pool, ladder (shared convolutions), masks, heads"
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PhaseConfig":
+        if set(self.freeze) == set(get_args(Part)):
+            raise ValueError("`freeze` must leave something to learn")
+        return self
 
 
 class RunConfig(Frozen):
     """Everything a run depends on, except the data."""
 
-    seed: NonNegativeInt = Field(0, description="determines initial weights, order, augmentation and draws of domains")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="determines initial weights, order, augmentation and draws of domains"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps")
     threads: NonNegativeInt = Field(0, description="CPU threads; 0: all cores")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 (autocast; parameters stay fp32)")
     protocol: Literal["train", "train+val"] = Field(
         "train", description="what is trained on; train+val has no validation"
     )
-    domains: tuple[str, ...] = Field((), description="domains to train (default: all in the store)")
+    domains: Names = Field((), description="domains to train (default: all in the store)")
     method: Literal["mtan"] = Field("mtan", description="the method")
     norm: Literal["domain", "statistics", "shared"] = Field(
         "domain", description="what domains share of batch norms after shared convolutions"
@@ -252,7 +268,7 @@ def _place(items: list[Any], part: str, key: str) -> int:
 
 
 def _value(text: str) -> Any:
-    """A TOML value; what is none is a string, or with commas a list of strings."""
+    """A TOML value; what is none is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -262,7 +278,8 @@ def _value(text: str) -> Any:
 def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"there is no key '{key}'{nearest(key, config_keys())}"
+        listed = [f"phases.{error['loc'][1]}.{name}" for name in PhaseConfig.model_fields] if "phases." in key else []
+        return f"there is no key '{key}'{nearest(key, [*config_keys(), *listed])}"
     message = error["msg"].removeprefix("Value error, ")
     return f"`{key}`: {message}, found {error['input']!r}" if key else message
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from decathlon.building import parameter_counts
+from decathlon.building import build_network, parameter_counts
 from decathlon.config import RunConfig
+from decathlon.data.store import open_store
+from decathlon.runs import choose_device
 from decathlon.training import Training, prepare_training
 from mtan_core.errors import UserError
 from mtan_core.step import Batch
@@ -22,22 +24,20 @@ def estimate(config: RunConfig, data: str) -> dict[str, Any]:
     """Parameters, FLOPs, memory (bytes) and time (seconds) that a run would take; nothing is written.
 
     FLOPs and memory are those of a real step with two images per domain, scaled by the batch; time is that of a real
-    step of the whole batch. Raises UserError when the memory expected exceeds the machine's.
+    step of the whole batch. Raises UserError when the memory expected exceeds the machine's, before it is asked for.
     """
+    free = available_memory(choose_device(config.device))
+    state = _state_bytes(config, data)
+    _refuse_beyond(free, state, "the network and its optimiser need", "lower network.width or network.depth")
     training = prepare_training(config, data, Path("unused"))
     trainer = training.trainer
-    widest = trainer.phases[0].tasks if config.sampling == "joint" else trainer.phases[0].tasks[:1]
+    widest = max((phase.tasks for phase in trainer.phases), key=len)
+    if config.sampling != "joint":
+        widest = widest[:1]
     flops, saved = _probe(training, widest)
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
-    parameters = sum(p.numel() * p.element_size() for p in training.network.parameters())
-    state = parameters * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
     memory = int(state + saved * images / config.accumulate)
-    free = available_memory(training.device)
-    if memory > free:
-        raise UserError(
-            f"Expected at most {free / 2**30:.1f} GiB of memory, found that a step needs about {memory / 2**30:.1f} GiB: "
-            "lower batch_size or raise accumulate."
-        )
+    _refuse_beyond(free, memory, "a step needs", "lower batch_size or raise accumulate")
     steps = sum(trainer.sampler.epoch_length(phase.tasks) * phase.epochs for phase in trainer.phases)
     seconds = _step_seconds(training, widest)
     return {
@@ -45,6 +45,23 @@ def estimate(config: RunConfig, data: str) -> dict[str, Any]:
         "images_per_step": images, "flops_per_step": int(flops * images), "memory_bytes": memory,
         "available_bytes": free, "seconds_per_step": seconds, "seconds": seconds * steps, "device": str(training.device),
     }  # fmt: skip
+
+
+def _state_bytes(config: RunConfig, data: str) -> int:
+    """Bytes of parameters, gradients, optimiser and average, counted on a network without memory."""
+    store = open_store(data)
+    names = [name for name in store.domains if name in (config.domains or store.domains)]
+    with torch.device("meta"):
+        network = build_network(config, {name: store.specs[name].classes for name in names})
+    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
+    return parameters * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
+
+
+def _refuse_beyond(free: int, needed: int, what: str, advice: str) -> None:
+    if needed > free:
+        raise UserError(
+            f"Expected at most {free / 2**30:.1f} GiB of memory, found that {what} about {needed / 2**30:.1f} GiB: {advice}."
+        )
 
 
 def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
@@ -70,10 +87,8 @@ def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
 
 
 def _first(training: Training, task: str, images: int) -> Batch:
-    """The first images of a domain's first batch."""
-    batch = training.trainer.batch(task, 0)
-    other = None if batch.other_labels is None else batch.other_labels[:images]
-    return Batch(batch.images[:images], batch.labels[:images], other, batch.share)
+    """The first images of a domain's first batch; the rest of it is not even made."""
+    return training.train_images[task].batch(training.trainer.sampler.examples(task, 0)[:images], 0)
 
 
 def _step_seconds(training: Training, tasks: tuple[str, ...]) -> float:

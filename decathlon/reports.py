@@ -25,6 +25,7 @@ class Evaluation:
     split: str
     answers: dict[str, Answers]
     reestimated: bool
+    absent: list[str]  # domains of the run that the store lacks
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: accuracies are fractions, losses nats."""
@@ -47,6 +48,7 @@ class Evaluation:
             notes.append("val was trained on (protocol train+val): these accuracies say nothing about new images")
         if any(self.run.spec(domain).source == "miniature" for domain in self.answers):
             notes.append("this is the generated miniature: not comparable with published numbers")
+        notes += [f"the run's {name} is not in the store and was left out" for name in self.absent]
         notes += [
             f"{d}: {self.run.spec(d).note}" for d in self.answers if self.run.spec(d).note and self.split == "val"
         ]
@@ -74,7 +76,7 @@ def evaluate_run(
             images = run.images(checked_split(run, store, name, split))
             answers[name] = evaluate_domain(run.network, name, images, run.config.precision, chunk)
             advance(note=name)
-    return Evaluation(run, split, answers, reestimate)
+    return Evaluation(run, split, answers, reestimate, absent_domains(run, store))
 
 
 def common_domains(run: Run, store: Store, wanted: str | None) -> list[str]:
@@ -85,9 +87,16 @@ def common_domains(run: Run, store: Store, wanted: str | None) -> list[str]:
     return choose_domains(wanted, shared, "the run or the store")
 
 
+def absent_domains(run: Run, store: Store) -> list[str]:
+    """The run's domains that the store lacks."""
+    return [name for name in run.specs if name not in store.domains]
+
+
 def checked_split(run: Run, store: Store, domain: str, split: str) -> StoredSplit:
-    """A split whose classes are those the run was trained on. Raises UserError for another list of classes."""
+    """A split whose classes are those the run was trained on. Raises UserError for another list, and for no images."""
     stored = store.split(domain, split)
+    if not len(stored):
+        raise UserError(f"{domain}: expected {split} images, found none in the store.")
     own = run.spec(domain)
     if stored.spec.classes != own.classes or (stored.spec.class_names != own.class_names and own.source != "official"):
         raise UserError(
@@ -123,7 +132,7 @@ def submit_run(
     write_results(out, np.concatenate(images).tolist(), np.concatenate(categories).tolist())
     written = {"results": str(out), "split": split, "images": int(sum(map(len, images))), "views": views,
                "protocol": run.config.protocol, "checkpoint": run.choice, "domains": chosen,
-               "without_split": [name for name in names if name not in chosen]}  # fmt: skip
+               "without_split": [name for name in names if name not in chosen], "not_in_store": absent_domains(run, store)}  # fmt: skip
     if archive:
         written["zip"] = str(zip_results(out))
     return written

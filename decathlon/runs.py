@@ -1,7 +1,7 @@
 """Run folders: `config.toml`, `domains.json`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from decathlon.batches import DomainImages
 from decathlon.building import build_network
 from decathlon.config import RunConfig, dump_config, parse_config
 from decathlon.data.store import StoredSplit
+from decathlon.prediction import Prediction, predict_file
 from decathlon.specs import DomainSpec, Fit
 from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError, nearest
@@ -66,7 +67,10 @@ class RunFolder:
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None for one that is not."""
         path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        try:
+            return json.loads(path.read_text()) if path.is_file() else None
+        except ValueError as problem:
+            raise UserError(f"Expected a run's summary, found a damaged file: {path}: {problem}.") from None
 
     def checkpoint(self, choice: Choice = "last") -> Path:
         """The last checkpoint, or the best by validation. Raises UserError when there is none."""
@@ -102,6 +106,14 @@ class Run:
 
     def fit(self, domain: str) -> Fit:
         return self.config.fit.get(domain, self.spec(domain).fit)
+
+    def predict(self, paths: Iterable[str | Path], domain: str, top: int = 5) -> list[Prediction]:
+        """The likeliest classes of image files of any size, which are first made as large as official images are.
+
+        Raises UserError for a file that is missing or no whole image.
+        """
+        spec, fit = self.spec(domain), self.fit(domain)
+        return [predict_file(self.network, Path(path), spec, fit, self.config.image_size, top) for path in paths]
 
     def images(self, split: StoredSplit) -> DomainImages:
         """A stored split as this run's network wants it: size and fit are the run's, mean and std as in its training."""
@@ -147,7 +159,7 @@ def write_imported(
 
 def refuse_existing(path: Path) -> None:
     """Raises UserError when something is there that a new run would overwrite."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(child.name.startswith(".tmp-") for child in path.iterdir())):
         raise UserError(f"--run: expected a new folder, found {path} (go on with it by --resume, or choose another).")
 
 

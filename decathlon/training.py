@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from decathlon.building import build_network, own_parameters, parameter_counts
 from decathlon.config import RunConfig, load_config
 from decathlon.data.store import Store, open_store
 from decathlon.evaluation import evaluate_domain, reestimate_domain
-from decathlon.runs import FORMAT, RunFolder, choose_device, refuse_existing
+from decathlon.events import ScalarEvents
+from decathlon.runs import FORMAT, RunFolder, choose_device, load_weights, refuse_existing
 from decathlon.specs import DomainSpec, official_domains
-from decathlon.views import CENTRE, Augmentation
+from decathlon.views import Augmentation
 from mtan_core.averaging import WeightAverage
-from mtan_core.checkpoint import checkpoints
+from mtan_core.checkpoint import checkpoints, read_state, recover, save_checkpoint
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import replacing, write_json
 from mtan_core.loop import Phase, Row, Trainer
@@ -109,7 +110,7 @@ def training_images(config: RunConfig, store: Store, domain: str, device: torch.
         contrast=options.contrast, brightness=options.brightness,
     )  # fmt: skip
     if domain in options.centre:
-        augmentation = CENTRE
+        augmentation = replace(augmentation, crop=False)
     return TrainingImages(parts, augmentation, config.seed, config.mixup)
 
 
@@ -153,15 +154,41 @@ class Training:
     trainer: Trainer
     device: torch.device
 
-    def finish(self) -> dict[str, Any]:
-        """After the last phase: settle the statistics, write the last checkpoint and the summary."""
+    def run(self, last: Path | None) -> None:
+        """Train to the end, from the checkpoint `last` on (None: from the beginning), and write the finished checkpoint."""
+        state = read_state(last) if last else {}
+        if last and state.get("finished"):  # only the summary is lacking
+            load_weights(self.network, last)
+            self.trainer.recall(state)
+            return
+        if last:
+            self.trainer.restore(last)
+        self.trainer.run()
         if self.trainer.average:
             self.trainer.average.swap()
         if self.config.norm == "shared":
-            for domain, source in self.train_images.items():
-                reestimate_domain(self.network, domain, source.parts[0], self.config.precision)
-        validation = self.validate() if self.config.norm == "shared" and self.val_images else {}
+            self._reestimate_best()
+            self._reestimate(self.network)
         self.trainer.save_finished()
+
+    def _reestimate(self, network: AttentionNetwork) -> None:
+        for domain, source in self.train_images.items():
+            reestimate_domain(network, domain, source.parts[0], self.config.precision)
+
+    def _reestimate_best(self) -> None:
+        """The best checkpoint is to answer without data as well, where it is another than the last."""
+        best = self.trainer.best
+        if best is None or best["step"] == self.trainer.position.steps:
+            return
+        path = self.folder.checkpoints / f"step-{best['step']}"
+        network = build_network(self.config, {spec.name: spec.classes for spec in self.specs}).to(self.device)
+        load_weights(network, path)
+        self._reestimate(network)
+        save_checkpoint(self.folder.checkpoints, best["step"], {"weights": network.state_dict()}, read_state(path))
+
+    def finish(self) -> dict[str, Any]:
+        """Write the summary."""
+        validation = self.validate() if self.config.norm == "shared" and self.val_images else {}
         summary = self._summary(validation)
         write_json(self.folder.path / "summary.json", summary, indent=2)
         return summary
@@ -218,9 +245,8 @@ def prepare_training(config: RunConfig, data: str, run: Path, stop: Callable[[],
     train_images = {name: training_images(config, store, name, device) for name in domains}
     val_images = {}
     if config.protocol == "train":
-        val_images = {
-            name: _images(config, store, name, "val", device) for name in domains if "val" in store.splits(name)
-        }
+        held = {name: _images(config, store, name, "val", device) for name in domains if "val" in store.splits(name)}
+        val_images = {name: images for name, images in held.items() if len(images.split)}
     specs = [store.specs[name] for name in domains]
     network = build_network(config, {spec.name: spec.classes for spec in specs}).to(device)
     folder = RunFolder(run)
@@ -265,7 +291,7 @@ class Observer:
     def __init__(self, parts: Training) -> None:
         self.parts = parts
         self.warned: set[str] = set()
-        self.events: Any = None
+        self.events = ScalarEvents(parts.folder.path / "tensorboard")
 
     def __call__(self, rows: Sequence[Row]) -> None:
         import pandas as pd
@@ -273,20 +299,12 @@ class Observer:
         all_rows = self.parts.trainer.rows
         with replacing(self.parts.folder.path / "metrics.parquet") as temporary:
             pd.DataFrame(all_rows).to_parquet(temporary, index=False)
-        self._tensorboard(rows)
+        for row in rows:
+            keys = ("loss", "accuracy", "val_loss", "val_accuracy", "weight")
+            values = {f"{key}/{row['domain']}": row[key] for key in keys if row[key] is not None}
+            self.events.write(row["step"], values)
         for spec in self.parts.specs:
             self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])
-
-    def _tensorboard(self, rows: Sequence[Row]) -> None:
-        if self.events is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.events = SummaryWriter(str(self.parts.folder.path / "tensorboard"))
-        for row in rows:
-            for key in ("loss", "accuracy", "val_loss", "val_accuracy", "weight"):
-                if row[key] is not None:
-                    self.events.add_scalar(f"{key}/{row['domain']}", row[key], row["step"])
-        self.events.flush()
 
     def _warn_if_stuck(self, spec: DomainSpec, rows: Sequence[Row]) -> None:
         images = self.parts.val_images.get(spec.name)
@@ -313,20 +331,22 @@ def train(
     checkpoint) when `stop` says so.
     """
     folder = RunFolder(run)
-    going_on = resume and bool(checkpoints(folder.checkpoints))
-    if not resume:
+    if not (resume and (run / "config.toml").exists()):
         refuse_existing(run)
-    elif folder.path.exists() and (folder.path / "config.toml").exists():
+    else:
         refuse_differences(folder.config(), config)
         if (summary := folder.summary()) is not None:
             return summary
+        recover(folder.checkpoints)
     keep_memory()
     training = prepare_training(config, data, run, stop)
-    folder.start(config, training.specs)
-    if going_on:
-        training.trainer.restore(checkpoints(folder.checkpoints)[-1])
+    found = checkpoints(folder.checkpoints)
+    if found:
+        refuse_other_data(folder.specs(), training.specs)
+    else:
+        folder.start(config, training.specs)
     try:
-        training.trainer.run()
+        training.run(found[-1] if found else None)
     except NotFiniteError as problem:
         raise UserError(
             f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
@@ -342,6 +362,18 @@ def refuse_differences(old: RunConfig, new: RunConfig) -> None:
         if before.get(key) != after.get(key):
             raise UserError(
                 f"--resume: expected the run's own `{key}` = {before.get(key)!r}, found {after.get(key)!r}."
+            )
+
+
+def refuse_other_data(before: Mapping[str, DomainSpec], now: Sequence[DomainSpec]) -> None:
+    """Raises UserError when a resumed run would meet other domains, or a domain with another spec."""
+    if list(before) != [spec.name for spec in now]:
+        found = ", ".join(spec.name for spec in now)
+        raise UserError(f"--data: expected the domains that the run began with ({', '.join(before)}), found {found}.")
+    for spec in now:
+        if spec != before[spec.name]:
+            raise UserError(
+                f"--data: expected {spec.name} as the run began with it, found other classes or statistics."
             )
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: folders that are whole or not there, of safetensors and JSON; nothing in them is executed on reading."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,20 +21,48 @@ Tensors = Mapping[str, Tensor]
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
-    """Write `folder`/step-<N> with one safetensors file per entry of `tensors` and `state.json`, atomically."""
+    """Write `folder`/step-<N> with one safetensors file per entry of `tensors` and `state.json`, atomically.
+
+    Raises OSError, also for a full disk, and leaves what was there.
+    """
     path = folder / f"step-{step}"
     with replacing(path) as temporary:
         temporary.mkdir()
         for name, values in tensors.items():
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in values.items()},
-                temporary / f"{name}.safetensors",
-            )
+            _save_tensors(values, temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps({"format": FORMAT, **state}, allow_nan=False))
         if path.exists():  # a folder cannot be renamed over another one
-            path.rename(temporary.with_name(f"{temporary.name}-old"))
-    shutil.rmtree(path.with_name(f"{temporary.name}-old"), ignore_errors=True)
+            path.rename(_aside(path))
+    shutil.rmtree(_aside(path), ignore_errors=True)
     return path
+
+
+def _aside(path: Path) -> Path:
+    """Where a checkpoint stays while another one takes its place."""
+    return path.with_name(f".old-{path.name}")
+
+
+def _save_tensors(values: Tensors, path: Path) -> None:
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in values.items()}, path)
+    except SafetensorError as problem:  # it hides the system's error in words: "... Os { code: 28, ... }"
+        code = re.search(r"code: (\d+)|os error (\d+)", str(problem))
+        if code is None:
+            raise
+        number = int(code[1] or code[2])
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def recover(folder: Path) -> None:
+    """Tidy up after a writer that was killed: a checkpoint that was being replaced comes back, half-written ones go."""
+    for old in folder.glob(".old-step-*"):
+        path = old.with_name(old.name.removeprefix(".old-"))
+        if path.exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(path)
+    for temporary in folder.glob(".tmp-*"):
+        shutil.rmtree(temporary)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -50,7 +79,9 @@ def prune(folder: Path, keep: int, also: Path | None) -> None:
     """Delete all but the last `keep` checkpoints and `also`."""
     for path in checkpoints(folder)[:-keep]:
         if path != also:
-            shutil.rmtree(path)
+            doomed = path.with_name(f".tmp-doomed-{path.name}")  # no folder looks whole when half of it is deleted
+            path.rename(doomed)
+            shutil.rmtree(doomed)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
@@ -60,10 +91,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads(path.read_text())
     except (OSError, ValueError) as problem:
         raise UserError(f"{path}: expected a checkpoint's state, found a damaged file ({problem}).") from None
-    if state.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: expected checkpoint format {FORMAT}, found {state.get('format')}: use the version that wrote it."
-        )
+    version = state.get("format") if isinstance(state, dict) else None
+    if version != FORMAT:
+        raise UserError(f"{path}: expected checkpoint format {FORMAT}, found {version}: use the version that wrote it.")
     return state
 
 
@@ -83,7 +113,7 @@ def load_exactly(module: torch.nn.Module, values: Tensors, where: str) -> None:
     """
     problems = misfits({name: value.shape for name, value in module.state_dict().items()}, values)
     if problems:
-        raise UserError(f"{where}: expected another network's weights; {problems}.")
+        raise UserError(f"{where}: expected weights of the network described, found those of another one; {problems}.")
     module.load_state_dict(dict(values))
 
 

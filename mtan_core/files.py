@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
-        _flush(path.parent)
+        _sync(path.parent)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -36,8 +36,11 @@ def _flush(path: Path) -> None:
     """Force what was written to the disk, so that a power cut cannot leave a renamed but empty file."""
     if path.is_dir():
         for child in path.rglob("*"):
-            if child.is_file():
-                _flush(child)
+            _sync(child)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,5 +1,6 @@
 """The training loop: phases of epochs of steps, with checkpoints from which it goes on bit for bit."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,12 +11,12 @@ import torch
 from torch import Tensor
 
 from mtan_core.averaging import WeightAverage
-from mtan_core.checkpoint import prune, read_state, read_tensors, save_checkpoint
+from mtan_core.checkpoint import load_exactly, prune, read_state, read_tensors, save_checkpoint
 from mtan_core.metrics import Tally
 from mtan_core.progress import progress
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
-from mtan_core.step import Batch, Outcome, TrainingStep
+from mtan_core.step import Batch, NotFiniteError, Outcome, TrainingStep
 
 Row = dict[str, Any]
 
@@ -96,7 +97,7 @@ class Trainer:
     def save_finished(self) -> Path:
         """Write the last checkpoint of a finished run: the weights that answer, and nothing to train on with."""
         tensors = {"weights": self.training.network.state_dict()}
-        return save_checkpoint(self.folder, self.position.steps, tensors, self._state())
+        return save_checkpoint(self.folder, self.position.steps, tensors, {**self._state(), "finished": True})
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -115,11 +116,12 @@ class Trainer:
     def _epoch(self, phase: Phase) -> None:
         draws = self.sampler.epoch(self.position.epochs, phase.tasks)
         for tasks in draws[self.position.step :]:
-            self._set_rate(phase, len(draws))
+            self._set_rate(phase, len(draws), self.position.step)
             self._record(self.training(self._batches(tasks)))
             self.position.step += 1
             self.position.steps += 1
             self._after_step(len(draws))
+        self._set_rate(phase, len(draws), len(draws) - 1)  # what the last step had, also when it was before a resumption
         self._end_epoch(phase)
 
     def _batches(self, tasks: Sequence[str]) -> dict[str, Batch]:
@@ -128,8 +130,8 @@ class Trainer:
             self.position.drawn[task] = self.position.drawn.get(task, 0) + 1
         return batches
 
-    def _set_rate(self, phase: Phase, steps: int) -> None:
-        factor = self.schedule.factor(self.position.epoch * steps + self.position.step, steps, phase.epochs)
+    def _set_rate(self, phase: Phase, steps: int, step: int) -> None:
+        factor = self.schedule.factor(self.position.epoch * steps + step, steps, phase.epochs)
         for group in self.training.optimizer.param_groups:
             group["lr"] = phase.lr * factor
 
@@ -175,22 +177,27 @@ class Trainer:
         if self.average:
             self.average.swap()
         try:
-            return self.evaluate()
+            tallies = self.evaluate()
         finally:
             if self.average:
                 self.average.swap()
+        for task, tally in tallies.items():
+            if not math.isfinite(tally.loss):
+                raise NotFiniteError(task, tally.mean_loss)
+        return tallies
 
     def _rows(self, validation: Mapping[str, Tally]) -> list[Row]:
+        """One row for each task that was drawn or validated; what it lacks is None."""
         weights = self.training.weighting.weights()
         rate = self.training.optimizer.param_groups[0]["lr"]
         rows = []
-        for task, tally in self.tallies.items():
-            seen = validation.get(task)
+        for task in (task for task in self.sampler.sizes if task in self.tallies or task in validation):
+            tally, seen = self.tallies.get(task), validation.get(task)
             rows.append({
                 "epoch": self.position.epochs, "step": self.position.steps, "domain": task, "lr": rate,
-                "weight": weights[task], "images": tally.seen, "loss": tally.mean_step_loss,
-                "accuracy": tally.accuracy, "val_loss": seen.mean_loss if seen else None,
-                "val_accuracy": seen.accuracy if seen else None,
+                "weight": weights[task], "images": tally.seen if tally else 0,
+                "loss": tally.mean_step_loss if tally else None, "accuracy": tally.accuracy if tally else None,
+                "val_loss": seen.mean_loss if seen else None, "val_accuracy": seen.accuracy if seen else None,
             })  # fmt: skip
         return rows
 
@@ -219,18 +226,22 @@ class Trainer:
         prune(self.folder, self.keep, self.folder / f"step-{self.best['step']}" if self.best else None)
         return path
 
-    def restore(self, checkpoint: Path) -> None:
-        """Take back all that `save` wrote."""
-        state = read_state(checkpoint)
+    def recall(self, state: Mapping[str, Any]) -> None:
+        """Take back from a checkpoint's state how far the run came."""
         self.position = Position(**state["position"])
         self.tallies = {task: Tally(**fields) for task, fields in state["tallies"].items()}
         self.rows, self.best = state["rows"], state["best"]
         self.images, self.seconds = state["images"], state["seconds"]
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take back all that `save` wrote. Raises UserError for damaged files and for those of another network."""
+        state = read_state(checkpoint)
+        self.recall(state)
         weights = read_tensors(checkpoint, "weights")
         if self.average:
             self.average.load(weights, state["average_steps"])
             weights = read_tensors(checkpoint, "learning")
-        self.training.network.load_state_dict(weights)
+        load_exactly(self.training.network, weights, str(checkpoint))
         self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
         tensors = read_tensors(checkpoint, "training")
         _restore_optimizer(self.training, tensors)

@@ -130,6 +130,8 @@ def submit(
           f"({checkpoint} checkpoint, protocol {written['protocol']}).")  # fmt: skip
     for name in written["without_split"]:
         print(f"Note: {name} has no {split} split and is left out.")
+    for name in written["not_in_store"]:
+        print(f"Note: the run's {name} is not in the store and is left out.")
 
 
 @app.command("import-weights")
