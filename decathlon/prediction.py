@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from decathlon.data.decode import UnreadableError, decode
 from decathlon.specs import DomainSpec, Fit
 from decathlon.views import centre_boxes, normalise_planes, resample
 from mtan_core.errors import UserError
@@ -42,6 +41,8 @@ def predict_file(
 def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """An image file as the official ones are: RGB, shorter side 72 (antialiased, by Pillow)."""
     from PIL import Image
+
+    from decathlon.data.decode import UnreadableError, decode  # loads torchvision
 
     try:
         image = decode(path.read_bytes())
