@@ -181,7 +181,7 @@ def test_the_installed_command_answers(results: Path, labels: Path) -> None:
     assert set(json.loads(run.stdout)["domains"]) == {"dtd", "svhn"}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs /dev/full, a device that is always full")
 def test_a_full_disk_is_told_without_a_traceback(results: Path, labels: Path) -> None:
     command = Path(sys.executable).with_name("mtan")
     with Path("/dev/full").open("w") as full:
