@@ -44,7 +44,7 @@ class NetworkConfig(Frozen):
     depth: int = Field(28, ge=10, description="depth of the Wide ResNet, 6n + 4")
     width: PositiveInt = Field(4, description="width factor of the Wide ResNet")
     head_pool: Literal["global", "8x8"] = Field(
-        "global", description="what of the last map a head averages: all, or the upper left 8x8"
+        "global", description="what of the last map a head averages: all of it, or its upper left 8x8 pixels"
     )
     mask_activation: Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"] = Field(
         "sigmoid", description="activation of the masks; ones switches them off"
@@ -153,7 +153,7 @@ class RunConfig(Frozen):
     )
     sampling_temperature: float = Field(2.0, gt=0, description="T of temperature sampling, p ~ n^(1/T)")
     steps_per_epoch: PositiveInt | None = Field(
-        None, description="default: as many as see as many images as all training splits hold"
+        None, description="steps of an epoch (default: as many as see the images of all training splits once)"
     )
     batch_size: int = Field(16, ge=2, description="images per domain in a joint step, else per step")
     accumulate: PositiveInt = Field(1, description="parts a joint step is split into, by whole domains (saves memory)")

@@ -170,6 +170,16 @@ def presets(as_json: Json = False) -> None:
     table("presets", ("name", "parameters", "in the pool", "further batch norms"), rows)
 
 
+@app.command()
+def configuration(
+    as_json: Annotated[bool, typer.Option("--json", help="The JSON schema instead, for editors and scripts.")] = False,
+) -> None:
+    """Print the reference of the configuration: every key with its values, default and meaning, and the presets."""
+    from decathlon.reference import json_schema, markdown
+
+    print(json.dumps(json_schema(), indent=2) if as_json else markdown(), end="\n" if as_json else "")
+
+
 def choose_checkpoint(name: str) -> Literal["last", "best"]:
     """Raises UserError for a name that is neither."""
     if name == "last":
