@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -11,12 +12,33 @@ from experiments.bench.cli import app as bench_app
 from experiments.quickstart import quickstart
 from mtan_core.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-experiments_app = typer.Typer(no_args_is_help=True, help="Runs of many runs: benchmarks.")
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+experiments_app = typer.Typer(no_args_is_help=True, help="Benchmarks.")
 app.add_typer(decathlon_app, name="decathlon")
 app.add_typer(experiments_app, name="experiments")
 experiments_app.add_typer(bench_app, name="bench")
 app.command()(quickstart)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mtan {version('mtan-decathlon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def mtan(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """One network for many image-classification tasks: the Multi-Task Attention Network on the Visual Decathlon.
+
+    Begin with `mtan quickstart`. Exit codes: 0 done; 2 a mistake in the input; 130 interrupted, can be resumed.
+    """
+
 
 # What the machine refuses is told like a mistake of the user's: nobody needs a traceback to free a disk.
 _MACHINE_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,

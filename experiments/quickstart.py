@@ -8,11 +8,13 @@ import typer
 
 
 def quickstart(
-    out: Annotated[Path, typer.Option(help="The folder for everything that is made.")] = Path("quickstart"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for everything that is made; run again, it goes on with what is there.")
+    ] = Path("quickstart"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the miniature and of the training.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
 ) -> None:
-    """The main job on a generated miniature of the challenge, start to finish; interrupted, it goes on where it stopped."""
+    """The main job on a generated miniature of the challenge, start to finish: data, training, submission, score, figures."""
     from decathlon.quickstart import quickstart
     from decathlon.stopping import stoppable
 

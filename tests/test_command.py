@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,18 @@ def test_a_baseline_gives_points_to_a_domain_of_ones_own(mtan: Mtan, tmp_path: P
     refused(mtan(*words, "--baseline", "leafs=0.25"), "did you mean 'leaves'?")
     refused(mtan(*words, "--baseline", "svhn=0.25"), "a scored domain that is not official, found 'svhn'")
     refused(mtan(*words, "--baseline", "leaves=25"), "leaves: expected a baseline error in (0, 1], found 25.0")
+
+
+def test_the_version_is_the_installed_one(mtan: Mtan) -> None:
+    outcome = mtan("--version")
+    assert (outcome.code, outcome.out) == (0, f"mtan {version('mtan-decathlon')}\n")
+
+
+@pytest.mark.parametrize("words", [[], ["decathlon"], ["experiments"], ["experiments", "bench"]], ids=" ".join)
+def test_without_a_command_it_shows_what_there_is(mtan: Mtan, words: list[str]) -> None:
+    outcome = mtan(*words)
+    assert outcome.code == 2
+    assert "Usage: mtan" in outcome.out + outcome.err
 
 
 @pytest.mark.parametrize(

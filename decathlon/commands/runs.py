@@ -10,30 +10,42 @@ from decathlon.commands import app
 from mtan_core.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Data = Annotated[str, typer.Option(help="The image store (a folder or a URI).", show_default=False)]
+Data = Annotated[
+    str,
+    typer.Option(metavar="STORE", help="The image store (a folder, or a URI that Arrow can open).", show_default=False),
+]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)]
 
 
-@app.command()
+@app.command(rich_help_panel="Training")
 def train(
     data: Data,
-    run: Annotated[Path, typer.Option(help="The folder of the run.", show_default=False)],
-    preset: Annotated[str | None, typer.Option(help="A preset by name (see `presets`); default wrn28-4.")] = None,
+    run: Annotated[Path, typer.Option(help="The folder of the run, a new one unless resumed.", show_default=False)],
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A preset, see `presets` (default: wrn28-4).")
+    ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A configuration file (TOML).", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="A configuration file (TOML), see `configuration`.", exists=True, dir_okay=False)
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key, after preset or file; repeatable."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Short for --set method=NAME.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="Short for --set weighting.kind=NAME.")] = None,
-    domains: Annotated[str | None, typer.Option(help="Some domains only: a,b,c.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="train, or train+val.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Print what it would cost; train nothing.")] = False,
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set method=NAME.")] = None,
+    weighting: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set weighting.kind=NAME.")] = None,
+    domains: Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="What is trained on: train, or train+val. Short for --set protocol=...")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint; without one, start anew.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print parameters, FLOPs, memory and time expected; train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on the domains of a store."""
+    """Train one network on the domains of a store."""
     from decathlon.stopping import stoppable
     from decathlon.training import resolve, train
 
@@ -56,11 +68,11 @@ def train(
         print(f"{run}: trained ({summary['protocol']} protocol, no validation).")
 
 
-Checkpoint = Annotated[str, typer.Option(help="last, or best (by validation).")]
-Domains = Annotated[str | None, typer.Option(help="Some domains only: a,b,c.")]
+Checkpoint = Annotated[str, typer.Option(help="last, or best (by mean validation accuracy).")]
+Domains = Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")]
 
 
-@app.command()
+@app.command(rich_help_panel="Training")
 def evaluate(
     run: RunPath,
     data: Data,
@@ -68,15 +80,17 @@ def evaluate(
     checkpoint: Checkpoint = "last",
     domains: Domains = None,
     reestimate: Annotated[
-        bool, typer.Option(help="Make batch-norm statistics anew from the training split, in memory.")
+        bool, typer.Option("--reestimate", help="Make batch-norm statistics anew from the training split, in memory.")
     ] = False,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Images per forward pass; the result does not depend on it.")
     ] = 100,
-    confusion: Annotated[Path | None, typer.Option(help="Write the confusion matrices to this JSON file.")] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Also write the confusion matrices (rows: true class) to this JSON file.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Accuracy and loss of a run on a labelled split, from counts."""
+    """Accuracy (a fraction) and loss (nats) of a run on a labelled split."""
     from decathlon.data.store import open_store
     from decathlon.reports import evaluate_run, table
     from decathlon.runs import load_run
@@ -101,7 +115,7 @@ def evaluate(
         print(f"Note: {note}.")
 
 
-@app.command()
+@app.command(rich_help_panel="Submission and score")
 def submit(
     run: RunPath,
     data: Data,
@@ -109,11 +123,15 @@ def submit(
     split: Annotated[str, typer.Option(help="test, or val for the practice form.")] = "test",
     checkpoint: Checkpoint = "last",
     domains: Domains = None,
-    views: Annotated[bool, typer.Option(help="Average over mirror images and crops where the domain allows.")] = False,
-    zipped: Annotated[bool, typer.Option("--zip", help="Also write the archive for the server.")] = False,
+    views: Annotated[
+        bool, typer.Option("--views", help="Average over mirror images and crops where the domain allows.")
+    ] = False,
+    zipped: Annotated[
+        bool, typer.Option("--zip", help="Also write the .zip that the challenge's server took.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Predict every test image and write results.json."""
+    """Predict every test image and write results.json; the one command that looks at test images."""
     from decathlon.data.store import open_store
     from decathlon.reports import submit_run
     from decathlon.runs import load_run
@@ -134,13 +152,13 @@ def submit(
         print(f"Note: the run's {name} is not in the store and is left out.")
 
 
-@app.command("import-weights")
+@app.command("import-weights", rich_help_panel="Training")
 def import_weights(
     file: Annotated[Path, typer.Argument(help="A checkpoint of the MTAN authors' code.", exists=True, dir_okay=False)],
     run: Annotated[Path, typer.Option(help="The folder of the run.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Make a run of the MTAN authors' weights."""
+    """Make a run of a checkpoint of the MTAN authors' code."""
     from decathlon.import_weights import import_weights
 
     summary = import_weights(file, run)
@@ -152,9 +170,9 @@ def import_weights(
     )
 
 
-@app.command()
+@app.command(rich_help_panel="Training")
 def presets(as_json: Json = False) -> None:
-    """The presets, with the parameters of their networks under the ten official heads."""
+    """List the presets, with the parameters of their networks under the ten official heads."""
     from decathlon.building import build, parameter_counts
     from decathlon.config import preset_names
     from decathlon.reports import table
@@ -170,7 +188,7 @@ def presets(as_json: Json = False) -> None:
     table("presets", ("name", "parameters", "in the pool", "further batch norms"), rows)
 
 
-@app.command()
+@app.command(rich_help_panel="Training")
 def configuration(
     as_json: Annotated[bool, typer.Option("--json", help="The JSON schema instead, for editors and scripts.")] = False,
 ) -> None:

@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from decathlon.scoring import PublishedScores
     from decathlon.submission import Scored, Validation
 
-Results = Annotated[Path, typer.Argument(help="results.json, or a zip archive that holds it.", show_default=False)]
+Results = Annotated[
+    Path, typer.Argument(metavar="RESULTS", help="results.json, or a zip archive that holds it.", show_default=False)
+]
 Annotations = Annotated[
     Path | None,
     typer.Option(help="Folder or zip archive of <domain>_test.json files; of <domain>_val.json for the practice form."),
 ]
-Domains = Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd'.")]
+Domains = Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
-@app.command()
+@app.command(rich_help_panel="Submission and score")
 def validate(
     results: Results,
     annotations: Annotated[Path, typer.Option(help="Folder or zip archive of annotation files, labelled or stripped.")],
@@ -36,8 +38,7 @@ def validate(
 ) -> None:
     """Check a submission: every image known and there once, every category of its image's domain.
 
-    Missing images are counted; with --strict they are refused as well. Test images are expected, or val images where
-    none of the predicted ones is a test image.
+    Missing images are counted; with --strict they are refused. Predictions may be of val images, as practice.
     """
     from decathlon.submission import validate_results
 
@@ -45,10 +46,11 @@ def validate(
     _report(validation.to_dict(), _validation_table(validation), validation.notes, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel="Submission and score")
 def score(
     results: Annotated[
-        Path | None, typer.Argument(help="results.json, or a zip archive that holds it.", show_default=False)
+        Path | None,
+        typer.Argument(metavar="RESULTS", help="results.json, or a zip archive that holds it.", show_default=False),
     ] = None,
     annotations: Annotations = None,
     accuracies: Annotated[
@@ -63,8 +65,7 @@ def score(
 ) -> None:
     """Score a submission against labelled annotation files, or a table of accuracies.
 
-    A submission is validated first; a missing image counts as an error. Test images are expected, or val images where none
-    of the predicted ones is a test image.
+    A submission is validated first; a missing image counts as an error. It may be of val images, as practice.
     """
     if accuracies is not None:
         if results is not None or annotations is not None or baseline:

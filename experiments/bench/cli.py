@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Benchmarks: each compares its sides in one run.")
+app = typer.Typer(no_args_is_help=True, help="Benchmarks: each compares its sides in one run, on this machine.")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Rounds = Annotated[int, typer.Option(help="How often the sides take turns.")]
-Seconds = Annotated[float, typer.Option(help="How long a turn lasts at least.")]
+Seconds = Annotated[float, typer.Option(help="How long a turn lasts at least, in seconds.")]
 
 
 @app.command()
