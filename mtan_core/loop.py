@@ -245,8 +245,9 @@ class Trainer:
         self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
         tensors = read_tensors(checkpoint, "training")
         _restore_optimizer(self.training, tensors)
-        weighting = {k.removeprefix("weighting."): v for k, v in tensors.items() if k.startswith("weighting.")}
-        self.training.weighting.load_state_dict(weighting)
+        prefix = "weighting."  # names with "/" are the optimiser's state of the weighting's parameters
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and "/" not in k}
+        self.training.weighting.load_state_dict(own)
         self.training.weighting.recall(state["weighting"])
 
 

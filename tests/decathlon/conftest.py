@@ -2,15 +2,18 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from decathlon.config import load_config
 from decathlon.data.prepare import prepare
+from decathlon.training import train
 
 COLOURS = ((220, 60, 40), (40, 190, 80), (60, 80, 210))
 DOMAINS = {"daimlerpedcls": 3, "dtd": 4, "svhn": 8}  # two mirrored domains, one of them not square, and one that is not
@@ -91,3 +94,18 @@ def write_picture(path: Path, height: int, width: int, colour: Sequence[int], se
 def write_document(path: Path, document: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
+
+
+def train_tiny(
+    store: Path, run: Path, *changes: str, resume: bool = False, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Train the tiny network in this process; returns the summary."""
+    return train(load_config("quickstart", None, [*TINY, *changes]), str(store), run, resume, stop)
+
+
+@pytest.fixture(scope="session")
+def trained(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the tiny challenge, to be read only."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    train_tiny(challenge.store, run, "phases=[{epochs = 4}]", "ema=0.5")
+    return run

@@ -1,0 +1,225 @@
+"""A run that is broken off anywhere and continued ends as an unbroken one, bit for bit."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from decathlon.runs import RunFolder
+from mtan_core.checkpoint import read_state, read_tensors
+from mtan_core.errors import UserError
+from mtan_core.loop import Interrupted
+from tests.conftest import Outcome
+from tests.decathlon.conftest import Tiny, tiny, train_tiny
+
+Mtan = Callable[..., Outcome]
+TWO_PHASES = 'phases=[{epochs = 2}, {epochs = 1, lr = 0.01, domains = ["dtd", "svhn"], freeze = ["pool"]}]'
+RECIPES = {
+    "joint": ("weighting.kind=dwa", "ema=0.9", TWO_PHASES),
+    "proportional": ("sampling=proportional", "norm=shared", "weighting.kind=uncertainty", "optimizer.kind=adamw",
+                     "optimizer.lr=0.003", "ema=0", "steps_per_epoch=5"),
+    "sequential": ("sampling=sequential", "norm=shared", "ema=0.9", "mixup=0.4", TWO_PHASES),
+    "temperature": ("sampling=temperature", "norm=statistics", "weighting.kind=dwa", "optimizer.kind=adamw",
+                    "ema=0.9", "steps_per_epoch=4", "optimizer.warmup=1"),
+    "train+val": ("protocol=train+val", "accumulate=2", "weighting.kind=uncertainty", "checkpoint.every_epochs=2",
+                  "checkpoint.keep=1", "phases=[{epochs = 3}]"),
+}  # fmt: skip
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL between two steps: no checkpoint is written any more."""
+
+
+def after(steps: int, kill: bool) -> Callable[[], bool]:
+    """A `stop` that, after so many steps, asks for the end, or dies."""
+    left = [steps]
+
+    def stop() -> bool:
+        left[0] -= 1
+        if left[0] == 0 and kill:
+            raise Killed
+        return left[0] == 0
+
+    return stop
+
+
+def same_runs(broken: Path, whole: Path) -> None:
+    """Weights bit for bit, metrics, and the summary but for times."""
+    found, expected = (RunFolder(path).checkpoint() for path in (broken, whole))
+    assert found.name == expected.name
+    tensors, wanted = read_tensors(found, "weights"), read_tensors(expected, "weights")
+    assert set(tensors) == set(wanted)
+    assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(broken / "metrics.parquet"), pd.read_parquet(whole / "metrics.parquet"), check_exact=True
+    )
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (broken, whole)]
+    here = {"seconds": 0, "commit": ""}
+    assert summaries[0] | here == summaries[1] | here
+    assert not list(broken.rglob(".tmp-*")) and not list(broken.rglob(".old-*"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_stopped_and_killed_runs_end_as_unbroken_ones(challenge: Tiny, tmp_path: Path, name: str) -> None:
+    """Broken off after its first step, within epochs, at their ends and where phases meet."""
+    changes = (*RECIPES[name], "checkpoint.every_steps=3")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    steps = train_tiny(challenge.store, whole, *changes)["steps"]
+    breaks = [(1, True), (2, False), (3, True), (1, False), (2, True)]
+    survived = 0
+    for number, (count, kill) in enumerate(breaks):
+        with pytest.raises((Killed, Interrupted)):
+            train_tiny(challenge.store, broken, *changes, resume=number > 0, stop=after(count, kill))
+        found = RunFolder(broken).checkpoints
+        survived = max([survived, *(int(path.name[5:]) for path in found.glob("step-*"))])
+    assert 0 < survived < steps
+    train_tiny(challenge.store, broken, *changes, resume=True)
+    same_runs(broken, whole)
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_stopped_after_the_last_step_of_an_epoch(challenge: Tiny, tmp_path: Path, trained: Path, count: int) -> None:
+    """The epoch's validation is still to come; so is the second phase's optimiser, where it was the last one of the first."""
+    changes = (TWO_PHASES, "ema=0.5", "optimizer.kind=adamw")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_tiny(challenge.store, whole, *changes)
+    with pytest.raises(Interrupted) as stopped:
+        train_tiny(challenge.store, broken, *changes, stop=after(count, kill=False))
+    assert stopped.value.args[0].name == f"step-{count}"
+    train_tiny(challenge.store, broken, *changes, resume=True)
+    same_runs(broken, whole)
+
+
+def test_killed_before_the_summary_was_written(challenge: Tiny, tmp_path: Path, trained: Path) -> None:
+    for name, changes in (("domain", ()), ("shared", ("norm=shared",))):
+        whole, broken = tmp_path / f"{name}-whole", tmp_path / f"{name}-broken"
+        train_tiny(challenge.store, whole, *changes)
+        shutil.copytree(whole, broken)
+        (broken / "summary.json").unlink()
+        train_tiny(challenge.store, broken, *changes, resume=True)
+        same_runs(broken, whole)
+
+
+def command(*words: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("mtan")), "decathlon", *map(str, words)]
+
+
+def start(store: Path, run: Path, *changes: str) -> "subprocess.Popen[str]":
+    words = command("train", "--data", store, "--run", run, "--resume", *tiny(*changes))
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(process: "subprocess.Popen[str]", happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+
+
+def test_a_run_that_is_killed_for_real_ends_as_an_unbroken_one(challenge: Tiny, tmp_path: Path) -> None:
+    """By SIGKILL before its first checkpoint, and while a later one is being written."""
+    changes = ("checkpoint.every_steps=2", "phases=[{epochs = 5}]", "ema=0.9")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    folder = broken / "checkpoints"
+    for happened in (
+        lambda: (broken / "domains.json").exists(),
+        lambda: (folder / "step-6").exists() and list(folder.glob(".tmp-*")),
+    ):
+        process = start(challenge.store, broken, *changes)
+        wait_for(process, happened)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.communicate()
+        assert not (broken / "summary.json").exists()
+    process = start(challenge.store, broken, *changes)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    train_tiny(challenge.store, whole, *changes)
+    same_runs(broken, whole)
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(challenge: Tiny, tmp_path: Path) -> None:
+    changes = ("phases=[{epochs = 400}]",)
+    run = tmp_path / "run"
+    process = start(challenge.store, run, *changes)
+    wait_for(process, (run / "metrics.parquet").exists)
+    process.send_signal(signal.SIGINT)
+    out, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in told and out == ""
+    checkpoint = RunFolder(run).checkpoint()
+    assert f"{checkpoint} is written" in told and "--resume" in told
+    assert read_state(checkpoint)["position"]["steps"] == int(checkpoint.name[5:]) > 0
+
+
+def test_a_differing_key_is_refused_and_named(mtan: Mtan, challenge: Tiny, trained: Path) -> None:
+    words = ("decathlon", "train", "--data", challenge.store, "--run", trained, "--resume")
+    outcome = mtan(*words, "--set", "optimizer.lr=0.5", "--set", "threads=1")
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert "`optimizer.lr`" in outcome.err and "0.5" in outcome.err
+
+
+def test_a_finished_run_resumes_to_its_summary_at_once(mtan: Mtan, trained: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    outcome = mtan("decathlon", "train", "--data", "no-store-needed", "--run", trained, "--resume", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out) == json.loads((trained / "summary.json").read_text())
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+
+
+def test_a_run_without_a_checkpoint_starts_anew(challenge: Tiny, tmp_path: Path, trained: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.toml", "domains.json"):
+        shutil.copy(trained / name, run)
+    train_tiny(challenge.store, run, "phases=[{epochs = 4}]", "ema=0.5", resume=True)
+    same_runs(run, trained)
+
+
+def test_only_a_run_is_resumed(challenge: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "folder"
+    run.mkdir()
+    (run / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="--run"):
+        train_tiny(challenge.store, run, resume=True)
+    assert [child.name for child in run.iterdir()] == ["letter.txt"]
+
+
+def test_other_data_are_refused(challenge: Tiny, tmp_path: Path) -> None:
+    run, store = tmp_path / "run", tmp_path / "store"
+    with pytest.raises(Interrupted):
+        train_tiny(challenge.store, run, stop=after(2, kill=False))
+    shutil.copytree(challenge.store, store)
+    marker = json.loads((store / "store.json").read_text())
+    marker["domains"].pop("svhn")
+    (store / "store.json").write_text(json.dumps(marker))
+    before = (run / "domains.json").read_text()
+    with pytest.raises(UserError, match=r"--data.*svhn"):
+        train_tiny(store, run, resume=True)
+    assert (run / "domains.json").read_text() == before
+
+
+def test_events_of_epochs_that_are_done_again_are_shown_once(challenge: Tiny, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = ("protocol=train+val", "phases=[{epochs = 3}]", "checkpoint.every_epochs=3")
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        train_tiny(challenge.store, run, *changes, stop=after(14, kill=True))
+    train_tiny(challenge.store, run, *changes, resume=True)
+    assert len(list((run / "tensorboard").iterdir())) == 2
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    metrics = pd.read_parquet(run / "metrics.parquet")
+    rows = metrics[metrics["domain"] == "svhn"]
+    assert [event.step for event in events.Scalars("loss/svhn")] == rows["step"].tolist()
+    assert [event.value for event in events.Scalars("loss/svhn")] == pytest.approx(rows["loss"].tolist())
