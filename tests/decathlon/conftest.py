@@ -23,6 +23,8 @@ TINY = (
     "seed=3", "threads=1", "device=cpu", "precision=fp32", "batch_size=8", "image_size=24", "network.depth=10",
     "network.width=1", "optimizer.warmup=0", "phases=[{epochs = 2}]",
 )  # fmt: skip
+TRAINED = ("phases=[{epochs = 4}]", "ema=0.5")
+SHARED_NORM = ("norm=shared", "phases=[{epochs = 4}]")
 
 
 def tiny(*changes: str) -> list[str]:
@@ -107,5 +109,13 @@ def train_tiny(
 def trained(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the tiny challenge, to be read only."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    train_tiny(challenge.store, run, "phases=[{epochs = 4}]", "ema=0.5")
+    train_tiny(challenge.store, run, *TRAINED)
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_norm(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with one set of batch-norm statistics, re-estimated at its end."""
+    run = tmp_path_factory.mktemp("shared") / "run"
+    train_tiny(challenge.store, run, *SHARED_NORM)
     return run

@@ -18,7 +18,7 @@ from mtan_core.checkpoint import read_state, read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
 from tests.conftest import Outcome
-from tests.decathlon.conftest import Tiny, tiny, train_tiny
+from tests.decathlon.conftest import SHARED_NORM, TRAINED, Tiny, tiny, train_tiny
 
 Mtan = Callable[..., Outcome]
 TWO_PHASES = 'phases=[{epochs = 2}, {epochs = 1, lr = 0.01, domains = ["dtd", "svhn"], freeze = ["pool"]}]'
@@ -85,27 +85,30 @@ def test_stopped_and_killed_runs_end_as_unbroken_ones(challenge: Tiny, tmp_path:
     same_runs(broken, whole)
 
 
-@pytest.mark.parametrize("count", [4, 8])
-def test_stopped_after_the_last_step_of_an_epoch(challenge: Tiny, tmp_path: Path, trained: Path, count: int) -> None:
+def test_stopped_after_the_last_step_of_an_epoch(challenge: Tiny, tmp_path: Path) -> None:
     """The epoch's validation is still to come; so is the second phase's optimiser, where it was the last one of the first."""
-    changes = (TWO_PHASES, "ema=0.5", "optimizer.kind=adamw")
+    changes = (TWO_PHASES.replace("epochs = 2", "epochs = 1"), "ema=0.5", "optimizer.kind=adamw")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_tiny(challenge.store, whole, *changes)
-    with pytest.raises(Interrupted) as stopped:
-        train_tiny(challenge.store, broken, *changes, stop=after(count, kill=False))
-    assert stopped.value.args[0].name == f"step-{count}"
+    assert train_tiny(challenge.store, whole, *changes)["steps"] == 8
+    for resume in (False, True):
+        with pytest.raises(Interrupted) as stopped:
+            train_tiny(challenge.store, broken, *changes, resume=resume, stop=after(4, kill=False))
+        assert stopped.value.args[0].name == ("step-8" if resume else "step-4")
     train_tiny(challenge.store, broken, *changes, resume=True)
     same_runs(broken, whole)
 
 
-def test_killed_before_the_summary_was_written(challenge: Tiny, tmp_path: Path, trained: Path) -> None:
-    for name, changes in (("domain", ()), ("shared", ("norm=shared",))):
-        whole, broken = tmp_path / f"{name}-whole", tmp_path / f"{name}-broken"
-        train_tiny(challenge.store, whole, *changes)
-        shutil.copytree(whole, broken)
-        (broken / "summary.json").unlink()
-        train_tiny(challenge.store, broken, *changes, resume=True)
-        same_runs(broken, whole)
+@pytest.mark.parametrize("kind", ["domain", "shared"])
+def test_killed_before_the_summary_was_written(
+    challenge: Tiny, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    whole = request.getfixturevalue("trained" if kind == "domain" else "shared_norm")
+    broken = tmp_path / "broken"
+    shutil.copytree(whole, broken)
+    (broken / "summary.json").unlink()
+    changes = TRAINED if kind == "domain" else SHARED_NORM
+    train_tiny(challenge.store, broken, *changes, resume=True)
+    same_runs(broken, whole)
 
 
 def command(*words: object) -> list[str]:
@@ -181,7 +184,7 @@ def test_a_run_without_a_checkpoint_starts_anew(challenge: Tiny, tmp_path: Path,
     run.mkdir()
     for name in ("config.toml", "domains.json"):
         shutil.copy(trained / name, run)
-    train_tiny(challenge.store, run, "phases=[{epochs = 4}]", "ema=0.5", resume=True)
+    train_tiny(challenge.store, run, *TRAINED, resume=True)
     same_runs(run, trained)
 
 

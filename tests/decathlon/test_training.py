@@ -20,7 +20,7 @@ from decathlon.runs import RunFolder
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors
 from mtan_core.errors import UserError
 from tests.conftest import Outcome
-from tests.decathlon.conftest import DOMAINS, SIZES, TINY, Tiny, tiny, train_tiny, write_picture
+from tests.decathlon.conftest import DOMAINS, SIZES, TINY, TRAINED, Tiny, tiny, train_tiny, write_picture
 from tests.decathlon.images import store_split
 
 Mtan = Callable[..., Outcome]
@@ -30,14 +30,6 @@ def document(outcome: Outcome) -> Any:
     """The one JSON document of a command that went well."""
     assert outcome.code == 0, outcome.err
     return json.loads(outcome.out)
-
-
-@pytest.fixture(scope="session")
-def shared_norm(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with one set of batch-norm statistics, re-estimated at its end."""
-    run = tmp_path_factory.mktemp("shared") / "run"
-    train_tiny(challenge.store, run, "norm=shared", "phases=[{epochs = 4}]")
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +52,7 @@ def test_a_run_folder_holds_what_the_design_names(trained: Path) -> None:
         "config.toml", "domains.json", "metrics.parquet", "summary.json", "checkpoints", "tensorboard",
     }  # fmt: skip
     config = parse_config(tomllib.loads((trained / "config.toml").read_text()), "here")
-    assert config == load_config("quickstart", None, [*TINY, "phases=[{epochs = 4}]", "ema=0.5"])
+    assert config == load_config("quickstart", None, [*TINY, *TRAINED])
     last = RunFolder(trained).checkpoint()
     assert {file.name for file in last.iterdir()} == {"weights.safetensors", "state.json"}
     assert any(file.name.startswith("events.out.tfevents") for file in (trained / "tensorboard").iterdir())

@@ -1,0 +1,339 @@
+"""Mistakes of the user's: one sentence, exit code 2, no traceback, and nothing lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from decathlon.data.store import file_metadata, open_store
+from decathlon.runs import RunFolder, load_run
+from mtan_core.checkpoint import checkpoints, load_exactly, read_tensors
+from mtan_core.errors import UserError
+from mtan_core.loop import Interrupted
+from tests.conftest import Outcome
+from tests.decathlon.conftest import Tiny, tiny, train_tiny
+
+Mtan = Callable[..., Outcome]
+
+
+def refused(outcome: Outcome, *told: str) -> None:
+    """Exit code 2, nothing on standard output, one sentence as the last line and no traceback."""
+    assert outcome.code == 2, outcome
+    assert outcome.out == ""
+    assert "Traceback" not in outcome.err
+    sentence = outcome.err.splitlines()[-1]
+    assert sentence.startswith("mtan: ") and sentence.endswith(".")
+    for words in told:
+        assert words in sentence
+
+
+@pytest.fixture
+def train(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> Callable[..., Outcome]:
+    """`mtan decathlon train` on the tiny store into a run that a refusal must not have begun."""
+
+    def run(*words: object, data: object = challenge.store) -> Outcome:
+        outcome = mtan("decathlon", "train", "--data", data, "--run", tmp_path / "new", *words)
+        assert not (tmp_path / "new").exists()
+        return outcome
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--preset", "quikstart"], "did you mean 'quickstart'"),
+        (["--set", "optimizer.lrate=1"], "did you mean 'optimizer.lr'"),
+        (["--domains", "svnh"], "did you mean 'svhn'"),
+        (["--domains", "imagenet12"], "no domain 'imagenet12'"),
+        (["--set", "fit.pedestrians=crop"], "no domain 'pedestrians'"),
+        (["--set", "augment.centre=svnh"], "did you mean 'svhn'"),
+        (["--set", "weighting.weights.dtdd=2"], "did you mean 'dtd'"),
+        (["--set", "optimizer.domain_weight_decay.dtdd=2"], "did you mean 'dtd'"),
+        (["--set", "phases.0.domains=svnh"], "did you mean 'svhn'"),
+        (["--domains", "svhn", "--set", "phases.0.domains=dtd"], "none of its domains is trained"),
+        (["--set", "batch_size=0"], "`batch_size`"),
+        (["--set", "optimizer.lr=-1"], "`optimizer.lr`"),
+        (["--set", "image_size=tall"], "`image_size`"),
+        (["--set", "device=cuda:99"], "cuda:99"),
+        (["--set", "device=tpu"], "`device`"),
+        (["--set", "seed"], "key=value"),
+        (["--method", "mtann"], "`method`"),
+        (["--weighting", "dva"], "`weighting.kind`"),
+        (["--protocol", "test"], "`protocol`"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["train", "dry-run"])
+def test_mistakes_in_options_end_before_anything_is_begun(
+    train: Callable[..., Outcome], words: list[str], told: str, dry: list[str]
+) -> None:
+    refused(train(*([] if "--preset" in words else tiny()), *words, *dry), told)
+
+
+def test_a_configuration_file_that_is_none_is_refused(train: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("batch_size = [")
+    refused(train("--config", tmp_path / "mine.toml"), "mine.toml")
+    (tmp_path / "mine.toml").write_text("batch = 16")
+    refused(train("--config", tmp_path / "mine.toml"), "did you mean 'batch_size'")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "submit", "inspect"])
+@pytest.mark.parametrize("kind", ["absent", "empty", "half", "version", "marker", "cut", "no-uri"])
+def test_data_that_are_no_store_are_refused(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path, command: str, kind: str
+) -> None:
+    store, told = spoilt_store(challenge, tmp_path, kind)
+    words = {
+        "train": ("train", "--data", store, "--run", tmp_path / "new", *tiny()),
+        "evaluate": ("evaluate", trained, "--data", store),
+        "submit": ("submit", trained, "--data", store, "--out", tmp_path / "results.json"),
+        "inspect": ("inspect", store),
+    }[command]
+    refused(mtan("decathlon", *words), told)
+    assert not (tmp_path / "new").exists() and not (tmp_path / "results.json").exists()
+
+
+def spoilt_store(challenge: Tiny, tmp_path: Path, kind: str) -> tuple[str, str]:
+    """A store with this fault, and what is to be said of it."""
+    store = tmp_path / "store"
+    if kind == "no-uri":
+        return "nowhere://store", "nowhere://store"
+    if kind == "empty":
+        store.mkdir()
+    elif kind != "absent":
+        shutil.copytree(challenge.store, store)
+        marker = store / "store.json"
+        if kind == "half":
+            marker.unlink()
+        elif kind == "version":
+            marker.write_text(json.dumps(json.loads(marker.read_text()) | {"format": 99}))
+        elif kind == "marker":
+            marker.write_text('{"format')
+        else:
+            for file in store.rglob("*.arrow"):
+                file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    told = {"half": "half-written", "version": "99", "marker": "store.json", "cut": ".arrow"}
+    return str(store), told.get(kind, str(store))
+
+
+def test_an_existing_run_is_not_overwritten(mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in trained.rglob("*")}
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", trained, *tiny()), str(trained), "--resume")
+    assert {file: file.stat().st_mtime_ns for file in trained.rglob("*")} == before
+    (tmp_path / "file").write_text("mine")
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "file", *tiny()), "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def spoil(run: Path, kind: str) -> str:
+    """Do this damage to a run; returns what is to be said of it."""
+    last = RunFolder(run).checkpoint()
+    weights, config = last / "weights.safetensors", run / "config.toml"
+    if kind == "other network":
+        config.write_text(config.read_text().replace("width = 1", "width = 2"))
+        return "mis-shaped"
+    if kind == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+        return "weights.safetensors"
+    if kind == "truncated header":
+        weights.write_bytes(weights.read_bytes()[:5])
+        return "weights.safetensors"
+    if kind == "truncated state":
+        (last / "state.json").write_text("{")
+        return "state.json"
+    if kind == "no checkpoint":
+        shutil.rmtree(run / "checkpoints")
+        return "train the run first"
+    if kind == "no configuration":
+        config.unlink()
+        return "config.toml"
+    if kind == "damaged configuration":
+        config.write_text("seed = ")
+        return "config.toml"
+    if kind == "damaged domains":
+        (run / "domains.json").write_text("[")
+        return "domains.json"
+    (run / "domains.json").write_text(json.dumps({"format": 99, "domains": []}))
+    return "99"
+
+
+DAMAGES = ("other network", "truncated weights", "truncated header", "no checkpoint", "no configuration",
+           "damaged configuration", "damaged domains", "other version")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("command", ["evaluate", "submit"])
+def test_a_damaged_run_is_refused(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path, command: str, kind: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    told = spoil(run, kind)
+    out = () if command == "evaluate" else ("--out", tmp_path / "results.json")
+    refused(mtan("decathlon", command, run, "--data", challenge.store, *out), told)
+    assert not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated weights", "truncated state", "damaged configuration", "damaged domains"])
+def test_a_damaged_run_is_not_resumed(mtan: Mtan, challenge: Tiny, tmp_path: Path, kind: str) -> None:
+    run, steps = tmp_path / "run", [5]
+
+    def stop() -> bool:
+        steps[0] -= 1
+        return steps[0] == 0
+
+    with pytest.raises(Interrupted):
+        train_tiny(challenge.store, run, stop=stop)
+    told = spoil(run, kind)
+    before = sorted(path.name for path in checkpoints(run / "checkpoints"))
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", run, "--resume"), told)
+    assert sorted(path.name for path in checkpoints(run / "checkpoints")) == before
+
+
+@pytest.mark.parametrize("command", ["evaluate", "submit"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--domains", "svnh"], "did you mean 'svhn'"),
+        (["--domains", "svhn,svhn"], "once"),
+        (["--checkpoint", "first"], "last or best"),
+        (["--split", "tset"], "tset"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_about_what_to_answer(
+    mtan: Mtan, challenge: Tiny, trained: Path, command: str, words: list[str], told: str
+) -> None:
+    refused(mtan("decathlon", command, trained, "--data", challenge.store, *words), told)
+
+
+def test_a_domain_of_other_classes_is_refused(mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    document = json.loads((run / "domains.json").read_text())
+    document["domains"][1]["source"] = "mine"
+    document["domains"][1]["class_names"] = ["x", "y", "z"]
+    (run / "domains.json").write_text(json.dumps(document))
+    refused(mtan("decathlon", "evaluate", run, "--data", challenge.store), "dtd", "classes")
+
+
+def test_a_domain_without_training_images_is_named(mtan: Mtan, tmp_path: Path) -> None:
+    from tests.decathlon.images import store_split
+
+    store_split(tmp_path / "store", [])
+    words = ("decathlon", "train", "--data", tmp_path / "store", "--run", tmp_path / "run", *tiny())
+    refused(mtan(*words), "dtd", "training images")
+    assert not (tmp_path / "run").exists()
+
+
+def test_annotations_with_a_missing_key_are_refused(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for key in ("images", "categories", "annotations"):
+        shutil.copytree(challenge.root, root)
+        file = root / "annotations" / "dtd_train.json"
+        document = json.loads(file.read_text())
+        del document[key]
+        file.write_text(json.dumps(document))
+        outcome = mtan("decathlon", "prepare", root, tmp_path / "store", "--domains", "dtd")
+        assert outcome.code == 2 and "Traceback" not in outcome.err
+        assert "dtd_train.json" in outcome.err and key in outcome.err
+        assert not (tmp_path / "store" / "store.json").exists()
+        shutil.rmtree(root)
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mounts a disk of so many KiB; skipped where that is not allowed."""
+    mounted = []
+
+    def make(kibibytes: int) -> Path:
+        place = tmp_path / f"disk{len(mounted)}"
+        place.mkdir()
+        words = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(place)]
+        if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a small tmpfs")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def full(outcome: Outcome) -> None:
+    refused(outcome, "No space left on device")
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.name.startswith((".tmp-", ".old-"))]
+
+
+def test_prepare_on_a_full_disk(mtan: Mtan, challenge: Tiny, small_disk: Callable[[int], Path], tmp_path: Path) -> None:
+    """A domain takes 0.8 to 1.5 MB: the first one fits, the rest do not. With more room it goes on."""
+    disk = small_disk(2000)
+    outcome = mtan("decathlon", "prepare", challenge.root, disk / "store")
+    full(outcome)
+    with pytest.raises(UserError):
+        open_store(disk / "store")
+    finished = [folder for folder in (disk / "store").iterdir() if folder.is_dir() and folder.name[0] != "."]
+    assert len(finished) < 3
+    for file in (folder / f"{split}.arrow" for folder in finished for split in ("train", "val", "test")):
+        assert file_metadata(file)["split"] == file.stem
+    subprocess.run(["mount", "-o", "remount,size=20000k", str(disk)], check=True)
+    assert mtan("decathlon", "prepare", challenge.root, disk / "store").code == 0
+    for name in open_store(challenge.store).domains:
+        for split in ("train", "val", "test"):
+            made, wanted = (open_store(store).split(name, split) for store in (disk / "store", challenge.store))
+            assert made.image_ids.tolist() == wanted.image_ids.tolist()
+            assert all((made.image(i) == wanted.image(i)).all() for i in range(len(wanted)))
+
+
+@pytest.mark.parametrize("kibibytes", [8, 300, 1700, 3700, 5300])
+def test_train_on_a_full_disk(mtan: Mtan, challenge: Tiny, small_disk: Callable[[int], Path], kibibytes: int) -> None:
+    """Whatever is written when it fills up, earlier checkpoints stay whole, and with more room the run goes on."""
+    disk = small_disk(kibibytes)
+    words = ("decathlon", "train", "--data", challenge.store, "--run", disk / "run", "--resume",
+             *tiny("phases=[{epochs = 3}]", "ema=0.5"))  # fmt: skip
+    full(mtan(*words))
+    assert leftovers(disk) == []
+    assert not (disk / "run" / "summary.json").exists()
+    found = checkpoints(disk / "run" / "checkpoints")
+    for checkpoint in found:
+        assert read_tensors(checkpoint, "weights") and read_tensors(checkpoint, "training")
+    if found:
+        run = load_run(disk / "run")
+        load_exactly(run.network, read_tensors(found[-1], "weights"), "here")
+    subprocess.run(["mount", "-o", "remount,size=60000k", str(disk)], check=True)
+    outcome = mtan(*words)
+    assert outcome.code == 0, outcome.err
+    assert (disk / "run" / "summary.json").exists()
+
+
+def test_submit_on_a_full_disk(mtan: Mtan, challenge: Tiny, trained: Path, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(8)
+    (disk / "results.json").write_text("earlier")
+    (disk / "filler").write_bytes(b"0" * 4096)
+    full(mtan("decathlon", "submit", trained, "--data", challenge.store, "--out", disk / "results.json"))
+    assert (disk / "results.json").read_text() == "earlier"
+    assert leftovers(disk) == []
+
+
+def test_a_full_disk_is_told_by_the_installed_command(
+    challenge: Tiny, trained: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """A thread or a library that prints a traceback of its own would show here."""
+    disk = small_disk(900)
+    words = [str(Path(sys.executable).with_name("mtan")), "decathlon", "train", "--data", str(challenge.store),
+             "--run", str(disk / "run"), *tiny()]  # fmt: skip
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert run.returncode == 2 and "Traceback" not in run.stderr
+    assert "No space left on device" in run.stderr.splitlines()[-1]
