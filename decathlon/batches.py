@@ -89,7 +89,7 @@ class DomainImages:
             return normalise_windows(windows if mirrored is None else mirror(windows, mirrored), self.spec)
         images = stack_images(split.pixels, starts, heights, widths).to(self.device)
         planes = resample(images, heights, widths, boxes, self.size, mirrored)
-        return normalise_planes(planes, self.spec).contiguous(memory_format=torch.channels_last)
+        return normalise_planes(planes, self.spec)
 
 
 def views_of(images: DomainImages) -> list[View]:

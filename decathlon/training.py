@@ -249,6 +249,9 @@ def prepare_training(config: RunConfig, data: str, run: Path, stop: Callable[[],
         val_images = {name: images for name, images in held.items() if len(images.split)}
     specs = [store.specs[name] for name in domains]
     network = build_network(config, {spec.name: spec.classes for spec in specs}).to(device)
+    if config.compile:
+        network.pool.compile()
+        network.ladder.compile()
     folder = RunFolder(run)
     training = Training(config, folder, specs, network, train_images, val_images, None, device)  # type: ignore[arg-type]
     training.trainer = _trainer(config, training, phases_of(config, domains), stop)

@@ -102,34 +102,50 @@ def resample(
     mirrored: np.ndarray | None = None,
 ) -> Float[Tensor, "batch 3 size size"]:
     """Resize every box to size x size with the triangle filter, antialiased; `mirrored` boxes are turned left to right."""
-    device = images.device
-    rows = filter_weights(boxes[:, 0], boxes[:, 2], heights, size, images.shape[1])
-    columns = filter_weights(boxes[:, 1], boxes[:, 3], widths, size, images.shape[2])
+    batch, height, width, _ = images.shape
+    whole_rows = _whole_axis(boxes[:, 1], boxes[:, 3], widths, size)
+    if whole_rows and mirrored is not None:
+        images = mirror(images, mirrored)
+    pixels = images.view(batch, height, width * 3).float()
+    if not _whole_axis(boxes[:, 0], boxes[:, 2], heights, size):
+        rows = filter_weights(boxes[:, 0], boxes[:, 2], heights, size, height)
+        pixels = rows.to(images.device) @ pixels  # (batch, size, width * 3)
+    pixels = pixels.view(batch, size, width, 3)
+    if whole_rows:
+        return pixels.permute(0, 3, 1, 2)
+    columns = filter_weights(boxes[:, 1], boxes[:, 3], widths, size, width)
     if mirrored is not None:
-        columns[mirrored] = columns[mirrored, ::-1]
-    planes = images.permute(0, 3, 1, 2).float()
-    down = torch.from_numpy(rows).to(device).unsqueeze(1)
-    across = torch.from_numpy(columns).to(device).transpose(1, 2).unsqueeze(1)
-    return down @ planes @ across
+        turned = torch.from_numpy(mirrored)
+        columns[turned] = columns[turned].flip(1)
+    sideways = pixels.transpose(1, 2).reshape(batch, width, size * 3)
+    across = columns.to(images.device) @ sideways  # (batch, a row's pixels, a column's pixels * 3)
+    return across.view(batch, size, size, 3).permute(0, 3, 2, 1)
+
+
+def _whole_axis(start: np.ndarray, length: np.ndarray, limit: np.ndarray, size: int) -> bool:
+    """Whether along this axis every box is the whole image at scale one, so that nothing needs resampling."""
+    return bool((start == 0).all() and (length == size).all() and (limit == size).all())
 
 
 def filter_weights(
     start: np.ndarray, length: np.ndarray, limit: np.ndarray, size: int, columns: int
-) -> Float[np.ndarray, "batch size columns"]:
+) -> Float[Tensor, "batch size columns"]:
     """The share of each source pixel in each of `size` output pixels along one axis.
 
     Output pixel i lies at `start` + (i + 0.5) `length` / `size` (clamped into the image of `limit` pixels); the
     triangle is as wide as an output pixel, at least one source pixel, and its weights sum to one.
     """
+    unlike, which = np.unique(np.stack([start, length, limit]), axis=1, return_inverse=True)
+    start, length, limit = unlike  # most batches hold images of one size, whose weights are made once
     step = (length / size)[:, None]
-    centres = start[:, None] + (np.arange(size) + 0.5) * step - 0.5
-    centres = np.clip(centres, -0.5, limit[:, None] - 0.5)
-    support = np.maximum(step, 1.0)[:, :, None]
-    places = np.arange(columns)
-    weights = np.maximum(0.0, 1 - np.abs(places - centres[:, :, None]) / support)
-    weights *= places < limit[:, None, None]
-    weights /= weights.sum(axis=2, keepdims=True)
-    return weights.astype(np.float32)
+    centres = np.clip(start[:, None] + (np.arange(size) + 0.5) * step - 0.5, -0.5, limit[:, None] - 0.5)
+    slope = torch.from_numpy((1 / np.maximum(step, 1.0)).astype(np.float32))[:, :, None]
+    places = torch.arange(columns, dtype=torch.float32)
+    weights = places.sub(torch.from_numpy(centres.astype(np.float32))[:, :, None])
+    weights = weights.abs_().mul_(-slope).add_(1).clamp_(min=0)
+    weights.mul_(places < torch.from_numpy(limit)[:, None, None])
+    weights.div_(weights.sum(2, keepdim=True))
+    return weights[torch.from_numpy(which.reshape(-1))]
 
 
 def mirror(images: UInt8[Tensor, "batch size size 3"], mirrored: np.ndarray) -> UInt8[Tensor, "batch size size 3"]:
@@ -144,20 +160,16 @@ def normalise_windows(
 ) -> Float[Tensor, "batch 3 size size"]:
     """To zero mean and unit variance by the domain's published or measured statistics; the result is channels-last."""
     batch, height, width, _ = images.shape
-    mean, std = _statistics(spec, images.device)
-    flat = images.reshape(
-        batch * height, width * 3
-    ).float()  # rows of whole pixels, so that the arithmetic runs in long stretches
-    flat = flat.sub_(mean.repeat(width)).div_(std.repeat(width))
-    return flat.view(batch, height, width, 3).permute(0, 3, 1, 2)
+    mean, scale = (_colour(values, images.device).repeat(width) for values in (spec.mean, spec.std))
+    rows = images.reshape(batch * height, width * 3)  # long rows: arithmetic over three colours at a time is slow
+    return rows.float().sub_(mean).div_(scale).view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def normalise_planes(
     images: Float[Tensor, "batch 3 size size"], spec: DomainSpec
 ) -> Float[Tensor, "batch 3 size size"]:
-    """The same for float images of 0 to 255, in place."""
-    mean, std = _statistics(spec, images.device)
-    return images.sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))
+    """The same for float images of 0 to 255."""
+    return normalise_windows(images.permute(0, 2, 3, 1), spec)
 
 
 def change_colours(
@@ -167,10 +179,6 @@ def change_colours(
     draws = rng.uniform(-1, 1, (2, len(images), 1, 1, 1))
     factor = torch.from_numpy(1 + augmentation.contrast * draws[0]).to(images)
     return images.mul_(factor).add_(torch.from_numpy(augmentation.brightness * draws[1]).to(images))
-
-
-def _statistics(spec: DomainSpec, device: torch.device) -> tuple[Tensor, Tensor]:
-    return _colour(spec.mean, device), _colour(spec.std, device)
 
 
 def _colour(values: Sequence[float], device: torch.device) -> Tensor:

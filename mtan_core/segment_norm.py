@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
+@torch.compiler.disable  # writes through views, which the compiler cannot follow; convolutions around it are compiled
 def segment_norm(
     features: Float[Tensor, "batch channels h w"],
     sizes: Sequence[int],
