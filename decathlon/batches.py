@@ -19,8 +19,7 @@ from decathlon.views import (
     change_colours,
     copy_windows,
     mirror,
-    normalise_planes,
-    normalise_windows,
+    normalise,
     place_boxes,
     random_boxes,
     resample,
@@ -86,10 +85,10 @@ class DomainImages:
         starts, heights, widths = split.offsets[places], split.heights[places], split.widths[places]
         if self._whole_pixels and augmentation.zoom == 1 and augmentation.shift == 0:
             windows = copy_windows(split.pixels, starts, heights, widths, boxes, self.size).to(self.device)
-            return normalise_windows(windows if mirrored is None else mirror(windows, mirrored), self.spec)
+            return normalise(windows if mirrored is None else mirror(windows, mirrored), self.spec)
         images = stack_images(split.pixels, starts, heights, widths).to(self.device)
         planes = resample(images, heights, widths, boxes, self.size, mirrored)
-        return normalise_planes(planes, self.spec)
+        return normalise(planes.permute(0, 2, 3, 1), self.spec)
 
 
 def views_of(images: DomainImages) -> list[View]:

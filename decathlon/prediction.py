@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from decathlon.specs import DomainSpec, Fit
-from decathlon.views import centre_boxes, normalise_planes, resample
+from decathlon.views import centre_boxes, normalise, resample
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
 
@@ -65,4 +65,4 @@ def preprocess(
     if fit == "crop" and min(image.shape[:2]) == size:
         boxes = np.rint(boxes)  # whole pixels, as in training
     planes = resample(torch.from_numpy(image.copy())[None], heights, widths, boxes, size)
-    return normalise_planes(planes, spec)
+    return normalise(planes.permute(0, 2, 3, 1), spec)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int, Shaped, UInt8
 from torch import Tensor
 
 from decathlon.specs import DomainSpec, Fit
@@ -148,28 +148,19 @@ def filter_weights(
     return weights[torch.from_numpy(which.reshape(-1))]
 
 
-def mirror(images: UInt8[Tensor, "batch size size 3"], mirrored: np.ndarray) -> UInt8[Tensor, "batch size size 3"]:
+def mirror(images: UInt8[Tensor, "batch h w 3"], mirrored: np.ndarray) -> UInt8[Tensor, "batch h w 3"]:
     """Turn the chosen images left to right, in place."""
     places = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
     images[places] = images[places].flip(2)
     return images
 
 
-def normalise_windows(
-    images: UInt8[Tensor, "batch size size 3"], spec: DomainSpec
-) -> Float[Tensor, "batch 3 size size"]:
-    """To zero mean and unit variance by the domain's published or measured statistics; the result is channels-last."""
-    batch, height, width, _ = images.shape
-    mean, scale = (_colour(values, images.device).repeat(width) for values in (spec.mean, spec.std))
-    rows = images.reshape(batch * height, width * 3)  # long rows: arithmetic over three colours at a time is slow
-    return rows.float().sub_(mean).div_(scale).view(batch, height, width, 3).permute(0, 3, 1, 2)
-
-
-def normalise_planes(
-    images: Float[Tensor, "batch 3 size size"], spec: DomainSpec
-) -> Float[Tensor, "batch 3 size size"]:
-    """The same for float images of 0 to 255."""
-    return normalise_windows(images.permute(0, 2, 3, 1), spec)
+def normalise(pixels: Shaped[Tensor, "batch size size 3"], spec: DomainSpec) -> Float[Tensor, "batch 3 size size"]:
+    """Pixels of 0 to 255 to zero mean and unit variance by the domain's statistics; the result is channels-last."""
+    batch, height, width, _ = pixels.shape
+    mean, std = (_colour(values, pixels.device).repeat(width) for values in (spec.mean, spec.std))
+    rows = pixels.reshape(batch * height, width * 3)  # long rows: arithmetic over three colours at a time is slow
+    return rows.float().sub(mean).div_(std).view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
 def change_colours(
