@@ -4,6 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
+# The mark of an installation counts only as long as its Python answers (systems replace theirs, people delete parts).
+ifneq (,$(wildcard .venv/.installed))
+ifneq (ok,$(shell $(BIN)/python -c 'print("ok")' 2>/dev/null))
+$(shell rm -f .venv/.installed .venv/.installed-dev)
+endif
+endif
+
 .PHONY: help install quickstart test lint types reference constraints clean
 .DEFAULT_GOAL := help
 
