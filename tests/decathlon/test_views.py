@@ -86,7 +86,7 @@ def test_a_box_of_whole_pixels_is_resized_like_the_image_cut_out_beforehand_up_t
 def test_filter_weights_are_shares_of_pixels_inside_the_image(
     start: float, length: float, limit: int, size: int
 ) -> None:
-    weights = filter_weights(np.array([start]), np.array([length]), np.array([limit]), size, 128)[0]
+    weights = filter_weights(np.array([start]), np.array([length]), np.array([limit]), size, 128)[0].numpy()
     assert weights.shape == (size, 128)
     assert np.isfinite(weights).all() and (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-5)
