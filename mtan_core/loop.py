@@ -121,7 +121,7 @@ class Trainer:
             self.position.step += 1
             self.position.steps += 1
             self._after_step(len(draws))
-        self._set_rate(phase, len(draws), len(draws) - 1)  # what the last step had, also when it was before a resumption
+        self._set_rate(phase, len(draws), len(draws) - 1)  # the last step's, also where a resumption came after it
         self._end_epoch(phase)
 
     def _batches(self, tasks: Sequence[str]) -> dict[str, Batch]:
