@@ -83,7 +83,7 @@ class DomainImages:
     ) -> Float[Tensor, "batch 3 size size"]:
         split = self.split
         starts, heights, widths = split.offsets[places], split.heights[places], split.widths[places]
-        if self._whole_pixels and augmentation.zoom == 1 and augmentation.shift == 0:
+        if self._whole_pixels and augmentation.unscaled:
             windows = copy_windows(split.pixels, starts, heights, widths, boxes, self.size).to(self.device)
             return normalise(windows if mirrored is None else mirror(windows, mirrored), self.spec)
         images = stack_images(split.pixels, starts, heights, widths).to(self.device)

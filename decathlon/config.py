@@ -100,7 +100,10 @@ class AugmentConfig(Frozen):
 
     mirror: bool = Field(True, description="mirror half of the images")
     centre: Names = Field((), description="domains with centre crops in training")
-    zoom: float = Field(1.0, gt=0, le=1, description="crops shrink by a random factor from here to 1")
+    zoom: float = Field(1.0, gt=0, le=1, description="crops change in size by a random factor from here")
+    zoom_out: float = Field(
+        1.0, ge=1, le=4, description="to here; beyond 1 they reach over the edges, whose pixels are repeated"
+    )
     shift: Share = Field(0.0, description="crops reach over the edge by up to this fraction of their side")
     contrast: Share = Field(0.0, description="contrast changes by up to this fraction")
     brightness: NonNegativeFloat = Field(0.0, description="brightness changes by up to this many standard deviations")

@@ -106,7 +106,7 @@ def training_images(config: RunConfig, store: Store, domain: str, device: torch.
         raise UserError(f"{domain}: expected training images, found none in the store.")
     options = config.augment
     augmentation = Augmentation(
-        mirror=options.mirror, zoom=options.zoom, shift=options.shift,
+        mirror=options.mirror, zoom=options.zoom, zoom_out=options.zoom_out, shift=options.shift,
         contrast=options.contrast, brightness=options.brightness,
     )  # fmt: skip
     if domain in options.centre:

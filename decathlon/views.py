@@ -24,10 +24,16 @@ class Augmentation:
 
     mirror: bool = True
     crop: bool = True  # False: the centre crop
-    zoom: float = 1.0  # boxes shrink by a random factor from here to 1 (of their side)
+    zoom: float = 1.0  # boxes change by a random factor (of their side) from here ...
+    zoom_out: float = 1.0  # ... to here; beyond 1 they reach over the edges, whose pixels are repeated
     shift: float = 0.0  # boxes reach over the edge by up to this fraction of their side
     contrast: float = 0.0  # contrast changes by up to this fraction
     brightness: float = 0.0  # brightness changes by up to this many standard deviations
+
+    @property
+    def unscaled(self) -> bool:
+        """Whether boxes keep their size and stay inside the image."""
+        return self.zoom == self.zoom_out == 1 and self.shift == 0
 
 
 CENTRE = Augmentation(mirror=False, crop=False)
@@ -46,7 +52,7 @@ def place_boxes(
     scale: np.ndarray | float = 1.0,
     over: float = 0.0,
 ) -> Boxes:
-    """Boxes at the place `where` (0: top or left, 1: bottom or right), shrunk by `scale`, reaching `over` the edge."""
+    """Boxes at the place `where` (0: top or left, 1: bottom or right), scaled by `scale`, reaching `over` the edge."""
     size = np.stack([heights, widths], axis=1).astype(np.float64)
     box = (size if fit == "squash" else np.repeat(size.min(axis=1, keepdims=True), 2, axis=1)) * np.reshape(
         scale, (-1, 1)
@@ -62,7 +68,7 @@ def random_boxes(
     """The boxes of training."""
     if not augmentation.crop:
         return centre_boxes(heights, widths, fit)
-    scale = rng.uniform(augmentation.zoom, 1.0, len(heights))
+    scale = rng.uniform(augmentation.zoom, augmentation.zoom_out, len(heights))
     return place_boxes(heights, widths, fit, rng.random((len(heights), 2)), scale, augmentation.shift)
 
 
