@@ -19,10 +19,11 @@ import numpy as np
 from decathlon.config import RunConfig, load_config
 from decathlon.data.prepare import prepare
 from decathlon.data.store import Store, open_store
+from decathlon.environment import environment
 from decathlon.reports import evaluate_run, submit_run
 from decathlon.runs import Run, load_run
 from decathlon.submission import score_results
-from decathlon.training import environment, train
+from decathlon.training import train
 from mtan_core.files import write_json, write_text
 
 TRAINED: dict[str, tuple[str, ...]] = {

@@ -46,8 +46,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one network on the domains of a store."""
+    from decathlon.resuming import resolve
     from decathlon.stopping import stoppable
-    from decathlon.training import resolve, train
+    from decathlon.training import train
 
     short = {"method": method, "weighting.kind": weighting, "domains": domains, "protocol": protocol}
     resolved = resolve(preset, config, changes or [], short, run, resume)

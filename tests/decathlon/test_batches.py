@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from decathlon.batches import DomainImages
-from decathlon.training import TrainingImages
+from decathlon.training_images import TrainingImages
 from decathlon.views import Augmentation
 from tests.decathlon.images import random_images, store_split
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from decathlon.building import build, build_network, parameter_counts
 from decathlon.config import RunConfig, config_keys, dump_config, load_config, parse_config, preset_names
+from decathlon.resuming import resolve
 from decathlon.specs import official_domains
-from decathlon.training import phases_of, resolve
+from decathlon.training import phases_of
 from mtan_core.errors import UserError
 from tests.conftest import Outcome
 from tests.decathlon.conftest import Tiny

@@ -1,0 +1,52 @@
+"""What is written and said of a run after each epoch."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decathlon.events import ScalarEvents
+from decathlon.specs import DomainSpec
+from mtan_core.files import replacing
+from mtan_core.loop import Row
+
+if TYPE_CHECKING:
+    from decathlon.training import Training
+
+
+class Observer:
+    """Told each epoch's rows: writes `metrics.parquet` and TensorBoard events, and warns about domains stuck at chance."""
+
+    def __init__(self, parts: "Training") -> None:
+        self.parts = parts
+        self.warned: set[str] = set()
+        self.events = ScalarEvents(parts.folder.path / "tensorboard")
+
+    def __call__(self, rows: Sequence[Row]) -> None:
+        import pandas as pd
+
+        all_rows = self.parts.trainer.rows
+        with replacing(self.parts.folder.path / "metrics.parquet") as temporary:
+            pd.DataFrame(all_rows).to_parquet(temporary, index=False)
+        for row in rows:
+            keys = ("loss", "accuracy", "val_loss", "val_accuracy", "weight")
+            values = {f"{key}/{row['domain']}": row[key] for key in keys if row[key] is not None}
+            self.events.write(row["step"], values)
+        for spec in self.parts.specs:
+            self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])
+
+    def _warn_if_stuck(self, spec: DomainSpec, rows: Sequence[Row]) -> None:
+        images = self.parts.val_images.get(spec.name)
+        patience = self.parts.config.stuck_epochs
+        accuracies = [row["val_accuracy"] for row in rows if row["val_accuracy"] is not None][-patience:]
+        if images is None or len(accuracies) < patience or spec.name in self.warned or images.split.labels is None:
+            return
+        majority = np.bincount(images.split.labels).max() / len(images.split)
+        if max(accuracies) <= majority + 1 / len(images.split):
+            self.warned.add(spec.name)
+            print(
+                f"mtan: warning: {spec.name} has been at chance ({max(accuracies):.1%}) for {patience} validations; "
+                f'consider a lower optimizer.lr or norm = "domain".',
+                file=sys.stderr,
+            )
