@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mtan_core.errors import UserError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -17,6 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name ends like `path` does, as many writers choose their format by it. Works for files and for folders
     (a folder must not exist yet under its final name).
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"Expected the name of a file to write, found a device or a pipe: {path}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
