@@ -25,7 +25,7 @@ def progress(title: str, total: int | None = None, start: int = 0) -> Iterator[A
 
 @contextmanager
 def _bar(title: str, total: int | None, start: int) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -34,10 +34,18 @@ def _bar(title: str, total: int | None, start: int) -> Iterator[Advance]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class WithNote(Progress):
+        """The bar, and what is going on in a line of its own below it, so that it cannot crowd out the bar."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            yield from (Text(task.fields["note"], style="dim") for task in self.tasks if task.fields["note"])
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with WithNote(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=total, completed=start, note="")
 
         def advance(done: int = 1, *, note: str = "") -> None:
