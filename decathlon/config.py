@@ -41,8 +41,8 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The network."""
 
-    depth: int = Field(28, ge=10, description="depth of the Wide ResNet, 6n + 4")
-    width: PositiveInt = Field(4, description="width factor of the Wide ResNet")
+    depth: int = Field(28, ge=10, le=1000, description="depth of the Wide ResNet, 6n + 4")
+    width: int = Field(4, ge=1, le=64, description="width factor of the Wide ResNet")
     head_pool: Literal["global", "8x8"] = Field(
         "global", description="what of the last map a head averages: all of it, or its upper left 8x8 pixels"
     )
@@ -182,6 +182,10 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
+        if self.image_size % 8:
+            raise ValueError(
+                f"`image_size` must be a multiple of 8, as the network halves it three times, found {self.image_size}"
+            )
         if self.network.head_pool == "8x8" and not 64 <= self.image_size < 128:
             raise ValueError(f'`network.head_pool = "8x8"` needs `image_size` from 64 to 127, found {self.image_size}')
         if self.accumulate > 1 and self.sampling != "joint":
@@ -224,7 +228,12 @@ def parse_config(tree: Mapping[str, Any], where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as problem:
-        sentences = "; ".join(_sentence(error) for error in problem.errors())
+        errors = problem.errors()
+        places = [error["loc"] for error in errors]
+        told = [
+            e for e in errors if e["type"] != "too_short" or not any(_is_within(place, e["loc"]) for place in places)
+        ]
+        sentences = "; ".join(_sentence(error) for error in told)
         raise UserError(f"Configuration ({where}): {sentences}.") from None
 
 
@@ -278,12 +287,19 @@ def _value(text: str) -> Any:
         return text
 
 
+def _is_within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    """Whether a place lies inside another. A list whose entries are refused counts as too short, which it is not."""
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
 def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         listed = [f"phases.{error['loc'][1]}.{name}" for name in PhaseConfig.model_fields] if "phases." in key else []
         return f"there is no key '{key}'{nearest(key, [*config_keys(), *listed])}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # our own words, which say what was found
+        return f"`{key}`: {message}" if key else message
     return f"`{key}`: {message}, found {error['input']!r}" if key else message
 
 

@@ -15,6 +15,7 @@ from decathlon.data.store import open_store
 from decathlon.runs import choose_device
 from decathlon.training import Training, prepare_training
 from mtan_core.errors import UserError
+from mtan_core.progress import Advance, progress
 from mtan_core.step import Batch
 
 PROBE = 2  # images per domain in the probing step
@@ -26,19 +27,28 @@ def estimate(config: RunConfig, data: str) -> dict[str, Any]:
     FLOPs and memory are those of a real step with two images per domain, scaled by the batch; time is that of a real
     step of the whole batch. Raises UserError when the memory expected exceeds the machine's, before it is asked for.
     """
+    with progress("estimating", total=4) as advance:
+        return _estimate(config, data, advance)
+
+
+def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     free = available_memory(choose_device(config.device))
+    advance(note="counting parameters")
     state = _state_bytes(config, data)
     _refuse_beyond(free, state, "the network and its optimiser need", "lower network.width or network.depth")
+    advance(note="reading the store")
     training = prepare_training(config, data, Path("unused"))
     trainer = training.trainer
     widest = max((phase.tasks for phase in trainer.phases), key=len)
     if config.sampling != "joint":
         widest = widest[:1]
+    advance(note="measuring a small step")
     flops, saved = _probe(training, widest)
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
     memory = int(state + saved * images / config.accumulate)
     _refuse_beyond(free, memory, "a step needs", "lower batch_size or raise accumulate")
     steps = sum(trainer.sampler.epoch_length(phase.tasks) * phase.epochs for phase in trainer.phases)
+    advance(note="timing a whole step")
     seconds = _step_seconds(training, widest)
     return {
         **parameter_counts(training.network), "domains": list(training.train_images), "steps": steps,

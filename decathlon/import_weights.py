@@ -1,6 +1,5 @@
 """`mtan decathlon import-weights`: a checkpoint of the MTAN authors' code becomes a normal run."""
 
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,14 +59,17 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     """A plain state dict, read without executing anything (`weights_only`); a checkpoint's `model_state_dict` is taken out."""
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as problem:
+    except (
+        Exception
+    ) as problem:  # a harmed pickle raises whatever its instructions run into: TypeError, IndexError, ...
         reason = (str(problem).splitlines() or ["it is empty or cut off"])[0][:150]
         raise UserError(
             f"{file}: expected a torch state dict of plain tensors, found another file ({reason})."
         ) from None
     if isinstance(loaded, dict) and isinstance(loaded.get("model_state_dict"), dict):
         loaded = loaded["model_state_dict"]
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    plain = isinstance(loaded, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
+    if not plain:
         raise UserError(f"{file}: expected a torch state dict of plain tensors, found a {type(loaded).__name__}.")
     return {name.removeprefix("module."): value for name, value in loaded.items()}
 
@@ -101,7 +103,7 @@ def rename(name: str, order: Sequence[str]) -> str:
 
 def _in_norm(name: str) -> str:
     module, leaf = name.rsplit(".", 1)
-    if not module.rsplit(".", 1)[1].lstrip("last_").startswith("norm"):
+    if not module.rsplit(".", 1)[1].removeprefix("last_").startswith("norm"):
         return name
     shared = "" if ".masks." in module else ".shared"
     return (

@@ -1,7 +1,7 @@
 """`mtan quickstart`: the main job on a generated miniature of the challenge, start to finish."""
 
-import shutil
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,25 @@ from decathlon.figures import MaskRow, accuracy_bars, mask_grid, training_curves
 from decathlon.miniature import write_miniature
 from decathlon.reports import evaluate_run, submit_run
 from decathlon.runs import Run, load_run
+from decathlon.stopping import stoppable
 from decathlon.submission import Scored, score_results, validate_results
 from decathlon.training import train
 from mtan_core.errors import UserError
+from mtan_core.files import write_json
 
 TITLE = "Generated miniature, not the Decathlon"
 
 
-def quickstart(out: Path, seed: int = 0, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def quickstart(out: Path, seed: int = 0, changes: Sequence[str] = ()) -> dict[str, Any]:
     """Generate, prepare, train, evaluate, predict, validate, score and draw; what is done already is not done again.
 
     Leaves `miniature`, `store`, `run`, `results.json` and `figures` in `out`; returns the table's rows and the total.
+    `changes` are key=value changes of the preset. Raises UserError when `out` holds something else under these names.
     """
-    config = load_config("quickstart", None, [f"seed={seed}"])
+    config = load_config("quickstart", None, [f"seed={seed}", *changes])
     _make_data(out, seed)
-    train(config, str(out / "store"), out / "run", resume=True, stop=stop)
+    with stoppable("the same command") as stop:
+        train(config, str(out / "store"), out / "run", resume=True, stop=stop)
     run, store = load_run(out / "run"), open_store(out / "store")
     evaluation = evaluate_run(run, store)
     submit_run(run, store, out / "results.json")
@@ -43,17 +47,19 @@ def quickstart(out: Path, seed: int = 0, stop: Callable[[], bool] = lambda: Fals
 
 
 def _make_data(out: Path, seed: int) -> None:
-    """The miniature and its store. Raises UserError when `out` holds the miniature of another seed."""
-    mark = out / "miniature" / "seed.txt"
-    if not mark.exists():
-        if (out / "miniature").exists():
-            shutil.rmtree(out / "miniature")
+    """The miniature and its store; `out/quickstart.json` marks a folder as the quickstart's.
+
+    Raises UserError when `out` holds another miniature, or something else; nothing is ever deleted.
+    """
+    mark = out / "quickstart.json"
+    made = json.loads(mark.read_text()) if mark.is_file() else None
+    if made is None and not (out / "miniature").exists():
+        write_json(mark, made := {"seed": seed})
+    if made != {"seed": seed}:
+        found = f"that of seed {made['seed']}" if made else "a miniature that is none of its own"
+        raise UserError(f"--out: expected a new folder or the quickstart of seed {seed}, found {found} in {out}.")
+    if not (out / "miniature").exists():
         write_miniature(out / "miniature", seed)
-        mark.write_text(f"{seed}\n")
-    elif mark.read_text().strip() != str(seed):
-        raise UserError(
-            f"--seed: expected the seed of {out} ({mark.read_text().strip()}), found {seed}: choose another --out."
-        )
     outcome = prepare(out / "miniature", out / "store")
     if outcome.problems:
         raise RuntimeError(f"the miniature has problems: {outcome.problems[:3]}")
@@ -82,10 +88,10 @@ def _draw(out: Path, run: Run, store: Store, rows: list[dict[str, Any]]) -> None
 
 
 def mask_rows(run: Run, store: Store, stage: int = 1, images: int = 4) -> list[MaskRow]:
-    """Test images of some domains, each with the masks that every domain puts on one stage (means over its channels)."""
+    """Validation images of some domains, each with the masks that every domain puts on one stage (means over its channels)."""
     rows: list[MaskRow] = []
     for name in list(run.specs)[:: max(1, len(run.specs) // images)][:images]:
-        source = run.images(store.split(name, "test"))
+        source = run.images(store.split(name, "val"))
         batch = source.evaluation(np.array([0]))
         with torch.inference_mode():
             masks = [(domain, _mean_mask(run, batch, domain, stage)) for domain in run.specs]

@@ -14,6 +14,7 @@ from decathlon.results import write_results, zip_results
 from decathlon.runs import Run
 from decathlon.specs import choose_domains
 from mtan_core.errors import UserError
+from mtan_core.files import check_output
 from mtan_core.progress import progress
 
 
@@ -43,16 +44,19 @@ class Evaluation:
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers."""
-        notes = []
-        if self.split == "val" and self.run.config.protocol == "train+val":
-            notes.append("val was trained on (protocol train+val): these accuracies say nothing about new images")
-        if any(self.run.spec(domain).source == "miniature" for domain in self.answers):
-            notes.append("this is the generated miniature: not comparable with published numbers")
-        notes += [f"the run's {name} is not in the store and was left out" for name in self.absent]
-        notes += [
-            f"{d}: {self.run.spec(d).note}" for d in self.answers if self.run.spec(d).note and self.split == "val"
-        ]
-        return notes
+        return notes(self.run, self.split, list(self.answers), self.absent)
+
+
+def notes(run: Run, split: str, domains: Sequence[str], absent: Sequence[str]) -> list[str]:
+    """What is to be said of a run's answers to a split; `absent` are the run's domains that the store lacks."""
+    told = []
+    if split == "val" and run.config.protocol == "train+val":
+        told.append("val was trained on (protocol train+val): these accuracies say nothing about new images")
+    if any(run.spec(domain).source == "miniature" for domain in domains):
+        told.append("this is the generated miniature: not comparable with published numbers")
+    told += [f"the run's {name} is not in the store and was left out" for name in absent]
+    told += [f"{d}: {run.spec(d).note}" for d in domains if run.spec(d).note and split == "val"]
+    return told
 
 
 def evaluate_run(
@@ -102,6 +106,12 @@ def checked_split(run: Run, store: Store, domain: str, split: str) -> StoredSpli
         raise UserError(
             f"{domain}: expected the run's {own.classes} classes, found another list in the store ({stored.spec.classes})."
         )
+    known = run.folder.divisions().get(domain, {}).get(split)
+    if known is not None and known != stored.digest():
+        raise UserError(
+            f"{domain}: expected the {split} split that the run was made beside, found another division: "
+            "some of its images may have been trained on."
+        )
     return stored
 
 
@@ -114,7 +124,12 @@ def submit_run(
     views: bool = False,
     archive: bool = False,
 ) -> dict[str, Any]:
-    """Write `results.json` for every test image (or, as practice, val image); returns counts and what was left out."""
+    """Write `results.json` for every test image (or, as practice, val image); returns counts and what was left out.
+
+    Raises UserError, before anything is predicted, where `out` (or with `archive` the .zip beside it) cannot be written.
+    """
+    for path in [out, *([out.with_suffix(".zip")] if archive else [])]:
+        check_output(path)
     names = common_domains(run, store, domains)
     chosen = [name for name in names if split in store.splits(name)]
     if not chosen:

@@ -32,6 +32,15 @@ def refuse_other_data(before: Mapping[str, DomainSpec], now: Sequence[DomainSpec
             )
 
 
+def refuse_other_divisions(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> None:
+    """Raises UserError when a resumed run would meet another division into train and val."""
+    for name, splits in now.items():
+        if splits != before.get(name):
+            raise UserError(
+                f"--data: expected {name} divided as the run began with it, found other images in train or val."
+            )
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():

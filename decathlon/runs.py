@@ -33,10 +33,13 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def start(self, config: RunConfig, specs: Sequence[DomainSpec]) -> None:
-        """Write what a run is made of."""
+    def start(self, config: RunConfig, specs: Sequence[DomainSpec], divisions: Mapping[str, Mapping[str, str]]) -> None:
+        """Write what a run is made of; `divisions` holds the digest of each domain's train and val splits."""
         write_text(self.path / "config.toml", dump_config(config))
-        write_json(self.path / "domains.json", {"format": FORMAT, "domains": [spec.to_dict() for spec in specs]})
+        write_json(
+            self.path / "domains.json",
+            {"format": FORMAT, "domains": [spec.to_dict() for spec in specs], "divisions": divisions},
+        )
 
     def config(self) -> RunConfig:
         """The resolved configuration. Raises UserError when the folder is no run."""
@@ -56,21 +59,33 @@ class RunFolder:
         path = self.path / "domains.json"
         try:
             document = json.loads(path.read_text())
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise UserError(f"Expected a run's domains, found: {path}: {problem}.") from None
-        if document.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: expected run format {FORMAT}, found {document.get('format')}: use the version that wrote it."
-            )
-        return {fields["name"]: DomainSpec.from_dict(fields) for fields in document["domains"]}
+        _check_format(document, path)
+        listed, divisions = document.get("domains"), document.get("divisions", {})
+        if not isinstance(listed, list) or not listed:
+            raise UserError(f"{path}: expected a list of domains, found {listed!r:.60}.")
+        if not isinstance(divisions, dict) or not all(isinstance(own, dict) for own in divisions.values()):
+            raise UserError(f"{path}: expected the domains' divisions, found {divisions!r:.60}.")
+        specs = [DomainSpec.from_dict(fields, str(path)) for fields in listed]
+        return {spec.name: spec for spec in specs}
+
+    def divisions(self) -> dict[str, dict[str, str]]:
+        """The digests of the splits that the run was made from, by domain; empty for an imported run."""
+        divisions: dict[str, dict[str, str]] = json.loads((self.path / "domains.json").read_text()).get("divisions", {})
+        return divisions
 
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None for one that is not."""
         path = self.path / "summary.json"
+        if not path.is_file():
+            return None
         try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except ValueError as problem:
+            summary = json.loads(path.read_text())
+        except (ValueError, RecursionError) as problem:
             raise UserError(f"Expected a run's summary, found a damaged file: {path}: {problem}.") from None
+        _check_format(summary, path)
+        return dict(summary)
 
     def checkpoint(self, choice: Choice = "last") -> Path:
         """The last checkpoint, or the best by validation. Raises UserError when there is none."""
@@ -85,6 +100,13 @@ class RunFolder:
                 f"--checkpoint best: {self.path} has no validation to choose by (protocol train+val, or imported)."
             )
         return self.checkpoints / f"step-{best['step']}"
+
+
+def _check_format(document: Any, path: Path) -> None:
+    """Raises UserError for a JSON document that is no object, or of another format version."""
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FORMAT:
+        raise UserError(f"{path}: expected run format {FORMAT}, found {version}: use the version that wrote it.")
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,8 @@ def load_run(path: str | Path, checkpoint: Choice = "last", device: str | None =
     config, specs = folder.config(), folder.specs()
     network = build_network(config, {name: spec.classes for name, spec in specs.items()})
     load_weights(network, folder.checkpoint(checkpoint))
+    if config.threads:
+        torch.set_num_threads(config.threads)
     where = choose_device(device or config.device)
     return Run(folder, config, network.to(where).eval(), specs, checkpoint, where)
 
@@ -151,7 +175,7 @@ def write_imported(
     """Write a finished run from a network that was trained elsewhere. Raises UserError when `path` exists."""
     refuse_existing(path)
     folder = RunFolder(path)
-    folder.start(config, specs)
+    folder.start(config, specs, {})
     state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
     save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
     write_json(path / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)

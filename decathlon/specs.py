@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
@@ -53,9 +53,17 @@ class DomainSpec:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        tuples = {key: tuple(fields[key]) for key in ("class_names", "mean", "std")}
-        return cls(**{**fields, **tuples})
+    def from_dict(cls, fields: Any, where: str) -> Self:
+        """The spec that `to_dict` gave. Raises UserError for fields that are missing or of another kind."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "spec"
+            message = first["msg"].removeprefix("Value error, ").rstrip(".")
+            raise UserError(f"{where}: expected a domain's spec; `{place}`: {message}.") from None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mtan_core.loop import Interrupted
 
@@ -12,8 +11,8 @@ INTERRUPTED = 130  # the shell's exit code for SIGINT
 
 
 @contextmanager
-def stoppable(run: Path) -> Iterator[Callable[[], bool]]:
-    """Yield the question whether to stop. A second Ctrl-C stops at once, without a checkpoint."""
+def stoppable(how: str) -> Iterator[Callable[[], bool]]:
+    """Yield the question whether to stop; `how` says how to go on. A second Ctrl-C stops at once, without a checkpoint."""
     asked = False
 
     def ask(signum: int, frame: object) -> None:
@@ -21,13 +20,14 @@ def stoppable(run: Path) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
+        print("mtan: stopping after this step (Ctrl-C again: at once, without a checkpoint).", file=sys.stderr)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     except Interrupted as stopped:
         print(
-            f"mtan: stopped; {stopped.args[0]} is written. Go on with the same command and --resume ({run}).",
+            f"mtan: stopped; {stopped.args[0]} is written. Go on with {how}.",
             file=sys.stderr,
         )
         raise SystemExit(INTERRUPTED) from None

@@ -15,7 +15,7 @@ from decathlon.environment import environment
 from decathlon.evaluation import evaluate_domain, reestimate_domain
 from decathlon.observer import Observer
 from decathlon.optimizers import make_optimizer
-from decathlon.resuming import refuse_differences, refuse_other_data
+from decathlon.resuming import refuse_differences, refuse_other_data, refuse_other_divisions
 from decathlon.runs import FORMAT, RunFolder, choose_device, load_weights, refuse_existing
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.training_images import TrainingImages, stored_images, training_images
@@ -104,6 +104,14 @@ class Training:
         load_weights(network, path)
         self._reestimate(network)
         save_checkpoint(self.folder.checkpoints, best["step"], {"weights": network.state_dict()}, read_state(path))
+
+    def divisions(self) -> dict[str, dict[str, str]]:
+        """Which images are in which split, as digests: a run must not meet another division of the same images."""
+        divisions = {name: source.parts[0].split.digest() for name, source in self.train_images.items()}
+        held = {name: images.split.digest() for name, images in self.val_images.items()}
+        return {
+            name: {"train": train, **({"val": held[name]} if name in held else {})} for name, train in divisions.items()
+        }
 
     def finish(self) -> dict[str, Any]:
         """Write the summary."""
@@ -216,13 +224,14 @@ def train(
     found = checkpoints(folder.checkpoints)
     if found:
         refuse_other_data(folder.specs(), training.specs)
+        refuse_other_divisions(folder.divisions(), training.divisions())
     else:
-        folder.start(config, training.specs)
+        folder.start(config, training.specs, training.divisions())
     try:
         training.run(found[-1] if found else None)
     except NotFiniteError as problem:
         raise UserError(
             f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
-            f"lower optimizer.lr or set optimizer.clip (the last checkpoint is kept in {folder.checkpoints})."
+            f"lower optimizer.lr or set optimizer.clip, and begin a new run."
         ) from None
     return training.finish()

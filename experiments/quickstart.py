@@ -16,10 +16,8 @@ def quickstart(
 ) -> None:
     """The main job on a generated miniature of the challenge, start to finish: data, training, submission, score, figures."""
     from decathlon.quickstart import quickstart
-    from decathlon.stopping import stoppable
 
-    with stoppable(out / "run") as stop:
-        result = quickstart(out, seed, stop)
+    result = quickstart(out, seed)
     if as_json:
         print(json.dumps(result))
     else:

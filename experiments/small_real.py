@@ -3,9 +3,9 @@
     python -m experiments.small_real OFFICIAL_ROOT OUT [--seeds 0,1,2] [--rows ours,...] [--set key=value ...]
 
 Rows: the majority class and a logistic regression on the pixels; our recipe (preset `small`); the same with all masks
-fixed to 1; the same with one set of batch norms and one domain after the other (the authors' way), without and with
-re-estimated statistics. Every run sees the same number of images. What is done is not done again; `OUT/table.md` and
-`OUT/results.json` hold what there is so far.
+fixed to 1; the same with one set of batch norms and one domain after the other (the authors' way, which knows no weight
+averaging either), without and with re-estimated statistics. Every run sees the same number of images to within 2 %. What is
+done is not done again; `OUT/table.md` and `OUT/results.json` hold what there is so far.
 """
 
 import argparse
@@ -29,7 +29,8 @@ from mtan_core.files import write_json, write_text
 TRAINED: dict[str, tuple[str, ...]] = {
     "ours": (),
     "masks fixed to 1": ('network.mask_activation="ones"',),
-    "authors' way": ('norm="shared"', 'sampling="sequential"'),
+    # a pass leaves out the rest of each domain that fills no batch: 42 passes see as many images as 40 joint epochs
+    "authors' way": ('norm="shared"', 'sampling="sequential"', "ema=0", "phases.0.epochs=42"),
 }
 WITHOUT = "authors' way, not re-estimated"  # the same runs, with the statistics that training left
 Result = dict[str, Any]
@@ -93,7 +94,7 @@ def _pixels(store: Store, domain: str, split: str) -> tuple[np.ndarray, np.ndarr
 
 
 def configuration(row: str, seed: int, changes: Sequence[str]) -> RunConfig:
-    """The preset `small` with the row's changes; the number of images seen is that of `ours`, to within an epoch."""
+    """The preset `small` with the row's changes; the number of images seen is that of `ours`."""
     return load_config("small", None, [f"seed={seed}", *changes, *TRAINED[row]])
 
 

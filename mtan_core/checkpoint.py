@@ -6,9 +6,10 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,6 +19,59 @@ from mtan_core.files import replacing
 
 FORMAT = 1
 Tensors = Mapping[str, Tensor]
+
+
+class _Part(BaseModel):
+    """A part of a state that is read back into an object with just these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class PositionFields(_Part):
+    """Fields of `mtan_core.loop.Position`."""
+
+    phase: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    epochs: NonNegativeInt = 0
+    step: NonNegativeInt = 0
+    steps: NonNegativeInt = 0
+    drawn: dict[str, NonNegativeInt] = Field(default_factory=dict)
+
+
+class TallyFields(_Part):
+    """Fields of `mtan_core.metrics.Tally`."""
+
+    correct: NonNegativeInt = 0
+    seen: NonNegativeInt = 0
+    loss: float = 0.0
+    steps: NonNegativeInt = 0
+    step_losses: float = 0.0
+
+
+class BestFields(_Part):
+    """The best validation."""
+
+    step: NonNegativeInt
+    accuracy: float
+
+
+class StateFields(BaseModel):
+    """What every `state.json` of a run holds. Imported weights were trained nowhere: their position is empty."""
+
+    position: PositionFields
+    tallies: dict[str, TallyFields]
+    rows: list[dict[str, Any]]
+    best: BestFields | None
+    images: NonNegativeInt
+    seconds: float
+    weighting: dict[str, Any] | None = None
+    average_steps: dict[str, NonNegativeInt] | Literal[0] | None = None  # 0: nothing is averaged
+
+    @model_validator(mode="after")
+    def _can_be_resumed(self) -> "StateFields":
+        if self.position.model_fields_set and (self.weighting is None or self.average_steps is None):
+            raise ValueError("`weighting` or `average_steps` is missing")
+        return self
 
 
 def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> Path:
@@ -85,16 +139,24 @@ def prune(folder: Path, keep: int, also: Path | None) -> None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Read `state.json`. Raises UserError when it is damaged or of another format."""
+    """Read `state.json`. Raises UserError when it is damaged, of another format, or without what a run needs."""
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise UserError(f"{path}: expected a checkpoint's state, found a damaged file ({problem}).") from None
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise UserError(f"{path}: expected checkpoint format {FORMAT}, found {version}: use the version that wrote it.")
-    return state
+    try:
+        StateFields.model_validate(state)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "state"
+        raise UserError(
+            f"{path}: expected a checkpoint's state, found a damaged one; `{place}`: {first['msg']}."
+        ) from None
+    return dict(state)
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:

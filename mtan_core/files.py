@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,36 @@ from typing import Any
 from mtan_core.errors import UserError
 
 
+def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Raises UserError, before any work is done, where no file can be written under this name.
+
+    `suffixes` are the endings allowed (".png"); a name without any is allowed too.
+    """
+    if suffixes and path.suffix and path.suffix.lower() not in suffixes:
+        raise UserError(f"Expected the name of a file that ends in {', '.join(suffixes)}, found {path}.")
+    if path.is_dir():
+        raise UserError(f"Expected the name of a file to write, found a folder: {path}.")
+    _refuse_device(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise UserError(f"Expected a folder to write {path.name} in, found a file: {folder}.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"Expected a folder to write {path.name} in, found one that is not ours to write: {folder}.")
+
+
+def _refuse_device(path: Path) -> None:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"Expected the name of a file to write, found a device or a pipe: {path}.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and takes the place of `path`, on failure it is removed.
 
     The temporary name ends like `path` does, as many writers choose their format by it. Works for files and for folders
-    (a folder must not exist yet under its final name).
+    (a folder must not exist yet under its final name). An OSError on the way names `path`, not the temporary name.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UserError(f"Expected the name of a file to write, found a device or a pipe: {path}.")
+    _refuse_device(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
@@ -28,7 +49,9 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as problem:
+        if isinstance(problem, OSError) and problem.errno is not None:
+            problem.filename = str(problem.filename or path).replace(str(temporary), str(path))
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import load_exactly, prune, read_state, read_tensors, save_checkpoint
+from mtan_core.errors import UserError
 from mtan_core.metrics import Tally
 from mtan_core.progress import progress
 from mtan_core.sampling import Sampler
@@ -104,7 +105,7 @@ class Trainer:
             "position": asdict(self.position), "tallies": {task: asdict(t) for task, t in self.tallies.items()},
             "rows": self.rows, "best": self.best, "images": self.images,
             "seconds": time.perf_counter() - self._began, "weighting": self.training.weighting.memory(),
-            "average_steps": self.average.steps if self.average else 0,
+            "average_steps": self.average.steps if self.average else {},
         }  # fmt: skip
 
     def _phase(self, phase: Phase) -> None:
@@ -239,12 +240,12 @@ class Trainer:
         self.recall(state)
         weights = read_tensors(checkpoint, "weights")
         if self.average:
-            self.average.load(weights, state["average_steps"])
+            self.average.load(weights, state["average_steps"], str(checkpoint))
             weights = read_tensors(checkpoint, "learning")
         load_exactly(self.training.network, weights, str(checkpoint))
         self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
         tensors = read_tensors(checkpoint, "training")
-        _restore_optimizer(self.training, tensors)
+        _restore_optimizer(self.training, tensors, str(checkpoint))
         prefix = "weighting."  # names with "/" are the optimiser's state of the weighting's parameters
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and "/" not in k}
         self.training.weighting.load_state_dict(own)
@@ -267,12 +268,14 @@ def _optimizer_tensors(training: TrainingStep) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(training: TrainingStep, tensors: Mapping[str, Tensor]) -> None:
+def _restore_optimizer(training: TrainingStep, tensors: Mapping[str, Tensor], where: str) -> None:
     names = _names(training)
     for group in training.optimizer.param_groups:
         for parameter in group["params"]:
             prefix = names[id(parameter)] + "/"
             held = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            if any(value.shape not in (parameter.shape, torch.Size([])) for value in held.values()):
+                raise UserError(f"{where}: expected this network's optimiser, found another shape for {prefix[:-1]}.")
             if held:
                 # copies in the parameter's own memory format; AdamW's step count stays where the optimiser keeps it
                 training.optimizer.state[parameter] = {

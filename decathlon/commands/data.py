@@ -89,7 +89,10 @@ def inspect(
     """Show what a store holds: images, classes, sizes, mean and std measured beside published ones."""
     from decathlon.data import inspect as work
     from decathlon.data.store import open_store
+    from mtan_core.files import check_output
 
+    if figure:
+        check_output(figure, work.FIGURE_SUFFIXES)
     opened = open_store(store).select(domains or None)
     work.show(work.describe(opened), as_json)
     if figure:

@@ -1,6 +1,8 @@
 """Runs: train, evaluate, submit, import-weights, presets."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -57,7 +59,7 @@ def train(
 
         print_estimate(estimate(resolved, data), as_json)
         return
-    with stoppable(run) as stop:
+    with stoppable(f"the same command and --resume ({run})") as stop:
         summary = train(resolved, data, run, resume, stop)
     if as_json:
         print(json.dumps(summary))
@@ -69,6 +71,9 @@ def train(
         print(f"{run}: trained ({summary['protocol']} protocol, no validation).")
 
 
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda, cuda:N or mps; default: the run's own.", show_default=False)
+]
 Checkpoint = Annotated[str, typer.Option(help="last, or best (by mean validation accuracy).")]
 Domains = Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")]
 
@@ -80,6 +85,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="val, or train (test is for `submit` alone).")] = "val",
     checkpoint: Checkpoint = "last",
     domains: Domains = None,
+    device: Device = None,
     reestimate: Annotated[
         bool, typer.Option("--reestimate", help="Make batch-norm statistics anew from the training split, in memory.")
     ] = False,
@@ -95,15 +101,18 @@ def evaluate(
     from decathlon.data.store import open_store
     from decathlon.reports import evaluate_run, table
     from decathlon.runs import load_run
-    from mtan_core.files import write_json
+    from mtan_core.files import check_output, write_json
 
+    if confusion is not None:
+        check_output(confusion)
     evaluation = evaluate_run(
-        load_run(run, choose_checkpoint(checkpoint)), open_store(data), split, domains, reestimate, batch_size
+        load_run(run, choose_checkpoint(checkpoint), device), open_store(data), split, domains, reestimate, batch_size
     )
     if confusion is not None:
         write_json(confusion, {d: answer.confusion.tolist() for d, answer in evaluation.answers.items()})
     if as_json:
         print(json.dumps(evaluation.to_dict()))
+        tell(evaluation.notes(), as_json)
         return
     rows = [
         (name, f"{a.tally.accuracy:.1%}", str(a.tally.correct), str(a.tally.seen), f"{a.tally.mean_loss:.3f}")
@@ -112,8 +121,7 @@ def evaluate(
     mean = sum(a.tally.accuracy for a in evaluation.answers.values()) / len(rows)
     title = f"{run}: {split}, {checkpoint} checkpoint, protocol {evaluation.run.config.protocol}"
     table(title, ("domain", "accuracy", "correct", "seen", "loss"), [*rows, ("mean", f"{mean:.1%}", "", "", "")])
-    for note in evaluation.notes():
-        print(f"Note: {note}.")
+    tell(evaluation.notes(), as_json)
 
 
 @app.command(rich_help_panel="Submission and score")
@@ -124,6 +132,7 @@ def submit(
     split: Annotated[str, typer.Option(help="test, or val for the practice form.")] = "test",
     checkpoint: Checkpoint = "last",
     domains: Domains = None,
+    device: Device = None,
     views: Annotated[
         bool, typer.Option("--views", help="Average over mirror images and crops where the domain allows.")
     ] = False,
@@ -134,23 +143,22 @@ def submit(
 ) -> None:
     """Predict every test image and write results.json; the one command that looks at test images."""
     from decathlon.data.store import open_store
-    from decathlon.reports import submit_run
+    from decathlon.reports import notes, submit_run
     from decathlon.runs import load_run
 
     if split not in ("test", "val"):
         raise UserError(f"--split: expected test or val, found '{split}'.")
-    written = submit_run(
-        load_run(run, choose_checkpoint(checkpoint)), open_store(data), out, split, domains, views, zipped
-    )
+    loaded = load_run(run, choose_checkpoint(checkpoint), device)
+    written = submit_run(loaded, open_store(data), out, split, domains, views, zipped)
+    without = [f"{name} has no {split} split and was left out" for name in written["without_split"]]
+    told = [*notes(loaded, split, written["domains"], written["not_in_store"]), *without]
     if as_json:
         print(json.dumps(written))
+        tell(told, as_json)
         return
     print(f"{out}: {written['images']} {split} images of {len(written['domains'])} domains "
           f"({checkpoint} checkpoint, protocol {written['protocol']}).")  # fmt: skip
-    for name in written["without_split"]:
-        print(f"Note: {name} has no {split} split and is left out.")
-    for name in written["not_in_store"]:
-        print(f"Note: the run's {name} is not in the store and is left out.")
+    tell(told, as_json)
 
 
 @app.command("import-weights", rich_help_panel="Training")
@@ -197,6 +205,12 @@ def configuration(
     from decathlon.reference import json_schema, markdown
 
     print(json.dumps(json_schema(), indent=2) if as_json else markdown(), end="\n" if as_json else "")
+
+
+def tell(notes: Sequence[str], as_json: bool) -> None:
+    """Print notes for people: beside a JSON document they go to standard error."""
+    for note in notes:
+        print(f"Note: {note}.", file=sys.stderr if as_json else sys.stdout)
 
 
 def choose_checkpoint(name: str) -> Literal["last", "best"]:

@@ -21,6 +21,11 @@ class Image(NamedTuple):
     height: int
     file: str
 
+    @property
+    def is_storable(self) -> bool:
+        """Whether the numbers fit the store's columns."""
+        return max(abs(self.width), abs(self.height)) < 2**31 and abs(self.image_id) < 2**63
+
 
 class Annotation(NamedTuple):
     image_id: int
@@ -89,6 +94,8 @@ def _entries(document: dict[str, Any], key: str, kind: type[Any], keys: str) -> 
     for entry in entries:
         if not isinstance(entry, kind):
             raise BrokenAnnotationsError(f"expected {keys} in every entry of '{key}', found {str(entry)[:100]}")
+        if isinstance(entry, Image) and not entry.is_storable:
+            raise BrokenAnnotationsError(f"expected ids and sides of an image's size, found {str(entry)[:150]}")
     return entries
 
 

@@ -11,6 +11,7 @@ from decathlon.specs import official_domains
 from mtan_core.files import replacing
 
 SHEET_IMAGES = 8
+FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".webp")  # of those that matplotlib writes
 
 
 def describe(store: Store) -> dict[str, Any]:

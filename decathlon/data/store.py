@@ -6,6 +6,7 @@ Rows lie in the order in which they were read; `StoredSplit` presents them in th
 `STORE/store.json` names the finished domains: a folder without it is no store, or one whose preparation was interrupted.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -53,7 +54,7 @@ class StoredSplit:
                 batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as problem:
             raise UserError(f"Expected a whole image store file, found a damaged one: {where} ({problem}).") from None
-        self.spec = DomainSpec.from_dict(self.metadata["spec"])
+        self.spec = DomainSpec.from_dict(self.metadata["spec"], where)
         self.split: str = self.metadata["split"]
         self.pixels: Pixels = np.frombuffer(buffer, np.uint8)
         ids = _column(batches, "image_id", np.int64)
@@ -70,6 +71,13 @@ class StoredSplit:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    def digest(self) -> str:
+        """What identifies the split: a hash of its image ids and labels."""
+        digest = hashlib.sha256(self.image_ids.tobytes())
+        if self.labels is not None:
+            digest.update(self.labels.tobytes())
+        return digest.hexdigest()[:16]
 
     def image(self, index: int) -> Pixels:
         """Image `index` as a read-only view (height, width, 3)."""
@@ -90,7 +98,8 @@ class Store:
     def specs(self) -> dict[str, DomainSpec]:
         """The spec of every domain, by name, in the order of the domains' numbers."""
         found = [
-            DomainSpec.from_dict(self.metadata(domain, self._splits[domain][0])["spec"]) for domain in self._splits
+            DomainSpec.from_dict(self.metadata(domain, splits[0])["spec"], f"{self.where}/{domain}")
+            for domain, splits in self._splits.items()
         ]
         return {spec.name: spec for spec in sorted(found, key=lambda spec: spec.number)}
 
@@ -149,14 +158,21 @@ def open_store(where: str | Path) -> Store:
 
     Raises UserError for what is no store, a half-written one, and one of another format version.
     """
-    name = str(where).rstrip("/")
+    name = str(where).rstrip("/") or "/"
     filesystem, path = _locate(name)
     marker = _marker(name, filesystem, path)
     if marker.get("format") != FORMAT:
         raise UserError(
             f"Expected a store of format {FORMAT}, found format {marker.get('format')}: {name}; run `mtan decathlon prepare` again."
         )
-    return Store(name, filesystem, path, marker["domains"])
+    domains = marker.get("domains")
+    if not isinstance(domains, dict) or not domains or not all(_are_splits(splits) for splits in domains.values()):
+        raise UserError(f"Expected a store's domains, each with its splits, found a damaged {MARKER}: {name}.")
+    return Store(name, filesystem, path, domains)
+
+
+def _are_splits(splits: Any) -> bool:
+    return isinstance(splits, list) and bool(splits) and all(split in SPLITS for split in splits)
 
 
 def file_metadata(path: Path) -> dict[str, Any]:
@@ -179,12 +195,16 @@ def read_metadata(schema: pa.Schema, where: str) -> dict[str, Any]:
     document = (schema.metadata or {}).get(METADATA_KEY)
     if document is None:
         raise UserError(f"Expected an image store file, found an Arrow file of something else: {where}.")
-    metadata: dict[str, Any] = json.loads(document)
-    if metadata["format"] != FORMAT:
-        raise UserError(
-            f"Expected a store of format {FORMAT}, found format {metadata['format']}: {where}; prepare it again."
-        )
-    return metadata
+    try:
+        metadata = json.loads(document)
+    except (ValueError, RecursionError):
+        metadata = None
+    version = metadata.get("format") if isinstance(metadata, dict) else None
+    if version != FORMAT:
+        raise UserError(f"Expected a store of format {FORMAT}, found format {version}: {where}; prepare it again.")
+    if not isinstance(metadata.get("spec"), dict) or metadata.get("split") not in SPLITS:
+        raise UserError(f"Expected a domain's spec and a split, found neither: {where}; prepare it again.")
+    return dict(metadata)
 
 
 def _locate(name: str) -> tuple[pafs.FileSystem | None, str]:
@@ -207,16 +227,23 @@ def _marker(name: str, filesystem: pafs.FileSystem | None, path: str) -> dict[st
                 return document
     except FileNotFoundError:
         pass
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"Expected an image store, found an unreadable {MARKER}: {name}.") from None
-    inside = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
-    if any(info.extension == "arrow" for info in inside):
+    if _has_splits(filesystem, path):
         raise UserError(
             f"Expected a finished store, found a half-written one: {name}; run the same `mtan decathlon prepare` again."
         )
     raise UserError(
         f"Expected an image store (a folder with {MARKER}, as `mtan decathlon prepare` makes it), found none: {name}."
     )
+
+
+def _has_splits(filesystem: pafs.FileSystem, path: str) -> bool:
+    """Whether a folder in this one holds a split. No deeper: what is named by mistake may be a whole disk."""
+    inside = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    folders = [info.path for info in inside if info.type == pafs.FileType.Directory]
+    files = filesystem.get_file_info([f"{folder}/{split}.arrow" for folder in folders for split in SPLITS])
+    return any(info.type == pafs.FileType.File for info in files)
 
 
 def _column(batches: list[pa.RecordBatch], name: str, kind: Any) -> NDArray[Any]:

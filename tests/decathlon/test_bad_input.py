@@ -99,6 +99,57 @@ def test_data_that_are_no_store_are_refused(
     assert not (tmp_path / "new").exists() and not (tmp_path / "results.json").exists()
 
 
+def test_a_folder_that_is_no_store_is_not_searched_to_its_ends(mtan: Mtan, tmp_path: Path) -> None:
+    """A split two levels down belongs to another folder's store, and a whole disk takes minutes to walk."""
+    deep = tmp_path / "project" / "store" / "dtd"
+    deep.mkdir(parents=True)
+    (deep / "train.arrow").touch()
+    refused(mtan("decathlon", "inspect", tmp_path / "project"), "found none")
+    refused(mtan("decathlon", "inspect", tmp_path / "project" / "store"), "half-written")
+    refused(mtan("decathlon", "inspect", "/"), "found none: /.")
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [{}, {"domains": []}, {"domains": {}}, {"domains": ["svhn"]}, {"domains": {"svhn": []}},
+     {"domains": {"svhn": "train"}}, {"domains": {"svhn": ["tran"]}}],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_list_of_domains_is_refused(
+    mtan: Mtan, challenge: Tiny, tmp_path: Path, marker: dict[str, object]
+) -> None:
+    (tmp_path / "svhn").symlink_to(challenge.store / "svhn")
+    (tmp_path / "store.json").write_text(json.dumps({"format": 1, **marker}))
+    refused(mtan("decathlon", "inspect", tmp_path), "store.json")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "submit", "inspect"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path, command: str
+) -> None:
+    place = tmp_path / "folder.png"
+    place.mkdir()
+    words = {
+        "evaluate": ("evaluate", trained, "--data", challenge.store, "--confusion", place),
+        "submit": ("submit", trained, "--data", challenge.store, "--out", place),
+        "inspect": ("inspect", challenge.store, "--figure", place),
+    }[command]
+    outcome = mtan("decathlon", *words)
+    refused(outcome, f"found a folder: {place}")
+    assert len(outcome.err.splitlines()) == 1  # no progress
+    assert list(tmp_path.rglob("*")) == [place]
+
+
+def test_outputs_of_another_kind_are_refused_before_any_work(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    refused(mtan("decathlon", "inspect", challenge.store, "--figure", tmp_path / "x.xyz"), ".png", "x.xyz")
+    (tmp_path / "results.zip").mkdir()
+    words = ("decathlon", "submit", trained, "--data", challenge.store, "--zip", "--out", tmp_path / "results.json")
+    refused(mtan(*words), "results.zip")
+    assert not (tmp_path / "results.json").exists()
+
+
 def spoilt_store(challenge: Tiny, tmp_path: Path, kind: str) -> tuple[str, str]:
     """A store with this fault, and what is to be said of it."""
     store = tmp_path / "store"
@@ -156,15 +207,27 @@ def spoil(run: Path, kind: str) -> str:
     if kind == "damaged configuration":
         config.write_text("seed = ")
         return "config.toml"
-    if kind == "damaged domains":
-        (run / "domains.json").write_text("[")
-        return "domains.json"
-    (run / "domains.json").write_text(json.dumps({"format": 99, "domains": []}))
-    return "99"
+    return spoil_domains(run / "domains.json", kind)
+
+
+def spoil_domains(file: Path, kind: str) -> str:
+    """Do this damage to a run's list of domains; returns what is to be said of it."""
+    document = json.loads(file.read_text())
+    first = document["domains"][0]
+    if kind == "domain without mean":
+        del first["mean"]
+    elif kind == "domain of another kind":
+        first["mean"] = ["red", 0.5, 0.5]
+    elif kind == "other version":
+        document["format"] = 99
+    texts = {"damaged domains": "[", "no list of domains": "[]"}
+    file.write_text(texts.get(kind, json.dumps(document)))
+    return {"other version": "99", "damaged domains": file.name, "no list of domains": file.name}.get(kind, "`mean")
 
 
 DAMAGES = ("other network", "truncated weights", "truncated header", "no checkpoint", "no configuration",
-           "damaged configuration", "damaged domains", "other version")  # fmt: skip
+           "damaged configuration", "damaged domains", "other version", "no list of domains", "domain without mean",
+           "domain of another kind")  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
@@ -194,6 +257,28 @@ def test_a_damaged_run_is_not_resumed(mtan: Mtan, challenge: Tiny, tmp_path: Pat
     before = sorted(path.name for path in checkpoints(run / "checkpoints"))
     refused(mtan("decathlon", "train", "--data", challenge.store, "--run", run, "--resume"), told)
     assert sorted(path.name for path in checkpoints(run / "checkpoints")) == before
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 99}', "{"])
+def test_a_damaged_summary_is_told(mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path, content: str) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "summary.json").write_text(content)
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", run, "--resume"), "summary.json")
+    assert (run / "summary.json").read_text() == content
+
+
+@pytest.mark.parametrize("change", [{"best": 3}, {"position": {"stepp": 1}}], ids=str)
+def test_a_damaged_state_is_told(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "summary.json").unlink()
+    file = RunFolder(run).checkpoint() / "state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", run, "--resume"), "state.json")
+    refused(mtan("decathlon", "evaluate", run, "--data", challenge.store, "--checkpoint", "best"), "state.json")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "submit"])

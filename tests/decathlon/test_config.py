@@ -111,6 +111,20 @@ def test_a_value_out_of_range_is_named(change: str, key: str) -> None:
     assert message.count("Configuration") == 1 and message.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("phases.0.lr=0", "`phases.0.lr`: Input should be greater than 0, found 0."),
+        ("network.depth=11", "`network`: `depth` must be 6n + 4 (10, 16, 22, 28, ...), found 11."),
+        ("phases=[]", "`phases`: Tuple should have at least 1 item after validation, not 0, found []."),
+        ("network.width=100000000", "`network.width`: Input should be less than or equal to 64, found 100000000."),
+        ("network.depth=1006", "`network.depth`: Input should be less than or equal to 1000, found 1006."),
+    ],
+)
+def test_one_mistake_is_one_sentence(change: str, told: str) -> None:
+    assert refusal(change) == f"Configuration (preset small): {told}"
+
+
 def test_all_problems_are_in_one_error() -> None:
     message = refusal("batch_size=0", "optimizer.lr=-1", "norms=shared", "network.width=0", "phases.0.epochs=-3")
     for key in ("`batch_size`", "`optimizer.lr`", "'norms'", "`network.width`", "`phases.0.epochs`"):

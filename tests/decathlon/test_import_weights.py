@@ -91,5 +91,30 @@ def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> Non
         read_state_dict(tmp_path / "weights.pth")
 
 
+def test_a_harmed_checkpoint_is_refused_or_read(tmp_path: Path) -> None:
+    """Whatever the unpickler runs into: of these files, cut and changed anywhere, some raise IndexError or TypeError."""
+    refused, file = 0, tmp_path / "weights.pth"
+    for modern in (True, False):
+        torch.save({"conv1.bias": torch.zeros(3)}, file, _use_new_zipfile_serialization=modern)
+        whole, generator = file.read_bytes(), np.random.default_rng(0)
+        for turn in range(150):
+            content = bytearray(whole)
+            place = int(generator.integers(min(len(content), 400)))
+            content[place] = int(generator.integers(256))
+            file.write_bytes(content[:place] if turn % 10 == 0 else content)
+            try:
+                read_state_dict(file)
+            except UserError:
+                refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize("document", [{3: torch.zeros(1)}, {"a": 1}, [torch.zeros(1)], {"model_state_dict": {3: 4}}])
+def test_what_is_no_state_dict_is_refused(document: object, tmp_path: Path) -> None:
+    torch.save(document, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="state dict"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
 def test_unknown_names_stay_as_they_are() -> None:
     assert rename("surprise", authors_order()) == "surprise"

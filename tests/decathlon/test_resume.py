@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
+from decathlon.data.prepare import prepare
+from decathlon.resuming import refuse_other_divisions
 from decathlon.runs import RunFolder
 from mtan_core.checkpoint import read_state, read_tensors
 from mtan_core.errors import UserError
@@ -226,3 +228,22 @@ def test_events_of_epochs_that_are_done_again_are_shown_once(challenge: Tiny, tm
     rows = metrics[metrics["domain"] == "svhn"]
     assert [event.step for event in events.Scalars("loss/svhn")] == rows["step"].tolist()
     assert [event.value for event in events.Scalars("loss/svhn")] == pytest.approx(rows["loss"].tolist())
+
+
+def test_another_division_of_the_same_images_is_refused(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    """Else images of val would have been trained on, and nobody would know."""
+    assert not prepare(challenge.root, tmp_path / "store", resplit=1).problems
+    outcome = mtan("decathlon", "evaluate", trained, "--data", tmp_path / "store")
+    assert outcome.code == 2
+    assert "another division" in outcome.err
+    run = tmp_path / "run"
+    train_tiny(challenge.store, run, *TRAINED)
+    (run / "summary.json").unlink()
+    outcome = mtan("decathlon", "train", "--data", tmp_path / "store", "--run", run, "--resume")
+    assert outcome.code == 2
+    assert "as the run began with it" in outcome.err  # its measured statistics tell already; official ones would not
+    began = RunFolder(trained).divisions()
+    with pytest.raises(UserError, match="svhn divided as the run began"):
+        refuse_other_divisions(began, {**began, "svhn": {"train": "another", "val": "division"}})

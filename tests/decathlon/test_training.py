@@ -1,6 +1,8 @@
 """Training, evaluating and submitting on a tiny store, through the command and from Python."""
 
 import json
+import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +126,22 @@ def test_evaluation_prints_a_table_and_notes(mtan: Mtan, challenge: Tiny, train_
     assert outcome.code == 0
     assert "svhn" in outcome.out and "dtd" not in outcome.out and "train+val" in outcome.out
     assert "val was trained on" in outcome.out
+
+
+@pytest.mark.parametrize("command", ["evaluate", "submit"])
+def test_notes_stand_beside_the_json_document(
+    mtan: Mtan, challenge: Tiny, train_and_val: Path, tmp_path: Path, command: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(train_and_val, run)
+    domains = (run / "domains.json").read_text()
+    (run / "domains.json").write_text(re.sub('"source": "[a-z]+"', '"source": "miniature"', domains))
+    out = ("--out", tmp_path / "r.json") if command == "submit" else ()
+    words = ("decathlon", command, run, "--data", challenge.store, "--split", "val", *out)
+    outcome, shown = mtan(*words, "--json"), mtan(*words)
+    document(outcome)
+    for note in ("val was trained on", "generated miniature"):
+        assert note in outcome.err and note in shown.out
 
 
 def test_only_submit_looks_at_test_images(mtan: Mtan, challenge: Tiny, trained: Path) -> None:
@@ -334,7 +352,7 @@ def test_a_dry_run_tells_costs_and_writes_nothing(mtan: Mtan, challenge: Tiny, t
     assert cost["flops_per_step"] > 0 and 0 < cost["memory_bytes"] < cost["available_bytes"]
     assert cost["seconds"] == pytest.approx(8 * cost["seconds_per_step"])
     shown = mtan(*words)
-    assert shown.code == 0
+    assert shown.code == 0 and "estimating: 4/4" in shown.err
     for word in ("parameters", "steps", "memory", "time"):
         assert word in shown.out
     assert not run.exists() and list(tmp_path.iterdir()) == []
@@ -352,7 +370,7 @@ def test_flops_are_those_of_the_convolutions(mtan: Mtan, challenge: Tiny) -> Non
 
 def test_a_network_that_cannot_fit_is_refused_before_it_is_made(mtan: Mtan, challenge: Tiny) -> None:
     words = ("decathlon", "train", "--data", challenge.store, "--run", "unused", "--dry-run")
-    outcome = mtan(*words, *tiny("network.width=1000"))
+    outcome = mtan(*words, *tiny("network.width=64", "network.depth=1000"))
     assert outcome.code == 2 and "GiB" in outcome.err and "network.width" in outcome.err
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,18 @@ from mtan_core.checkpoint import (
     save_checkpoint,
 )
 from mtan_core.errors import UserError
+from mtan_core.loop import Position
+from mtan_core.metrics import Tally
 
+EMPTY = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
+TRAINED = {**EMPTY, "position": {"step": 1, "drawn": {"a": 2}}, "weighting": {}, "average_steps": {}}
 TENSORS = {"weights": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1)}, "training": {"a/m": torch.zeros(2)}}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "run", 12, TENSORS, {"best": None, "loss": 0.1})
+    path = save_checkpoint(tmp_path / "run", 12, TENSORS, {**EMPTY, "loss": 0.1})
     assert path == tmp_path / "run" / "step-12"
-    assert read_state(path) == {"format": 1, "best": None, "loss": 0.1}
+    assert read_state(path) == {"format": 1, **EMPTY, "loss": 0.1}
     for name, values in TENSORS.items():
         found = read_tensors(path, name)
         assert set(found) == set(values)
@@ -47,8 +52,8 @@ def test_checkpoints_are_listed_by_their_steps(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_can_take_the_place_of_another(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 3, TENSORS, {"value": 1})
-    path = save_checkpoint(tmp_path, 3, {"weights": {"c": torch.ones(2)}}, {"value": 2})
+    save_checkpoint(tmp_path, 3, TENSORS, {**EMPTY, "value": 1})
+    path = save_checkpoint(tmp_path, 3, {"weights": {"c": torch.ones(2)}}, {**EMPTY, "value": 2})
     assert read_state(path)["value"] == 2
     assert sorted(file.name for file in path.iterdir()) == ["state.json", "weights.safetensors"]
     assert [child.name for child in tmp_path.iterdir()] == ["step-3"]
@@ -86,11 +91,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_folder_never_looks_whole_when_writing_was_interrupted(
     tmp_path: Path, interrupted: list[int], monkeypatch: pytest.MonkeyPatch, operations: int
 ) -> None:
-    save_checkpoint(tmp_path, 1, TENSORS, {"value": 1})
-    save_checkpoint(tmp_path, 2, TENSORS, {"value": 2})
+    save_checkpoint(tmp_path, 1, TENSORS, {**EMPTY, "value": 1})
+    save_checkpoint(tmp_path, 2, TENSORS, {**EMPTY, "value": 2})
     interrupted[0] = operations
     try:
-        save_checkpoint(tmp_path, 2, {"weights": {"c": torch.ones(2)}}, {"value": 3})
+        save_checkpoint(tmp_path, 2, {"weights": {"c": torch.ones(2)}}, {**EMPTY, "value": 3})
         finished = True
     except Killed:
         finished = False
@@ -105,7 +110,7 @@ def test_a_folder_never_looks_whole_when_writing_was_interrupted(
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, 1, TENSORS, {"value": 1})
+    save_checkpoint(tmp_path, 1, TENSORS, {**EMPTY, "value": 1})
     with pytest.raises(ValueError, match="JSON"):
         save_checkpoint(tmp_path, 1, TENSORS, {"value": float("nan")})
     with pytest.raises(ValueError, match="JSON"):
@@ -161,7 +166,7 @@ def test_load_exactly_loads_all_or_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.99])
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.json"])
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, name: str, share: float) -> None:
-    path = save_checkpoint(tmp_path, 1, TENSORS, {"rows": list(range(50))})
+    path = save_checkpoint(tmp_path, 1, TENSORS, {**EMPTY, "rows": [{"epoch": 1}] * 50})
     content = (path / name).read_bytes()
     (path / name).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(UserError, match=name):
@@ -186,6 +191,32 @@ def test_another_format_is_refused(tmp_path: Path, document: str) -> None:
         read_state(path)
 
 
+@pytest.mark.parametrize("missing", [*EMPTY, "weighting", "average_steps"])
+def test_a_state_without_what_a_run_needs_is_refused(tmp_path: Path, missing: str) -> None:
+    assert read_state(save_checkpoint(tmp_path, 1, TENSORS, TRAINED))["position"] == TRAINED["position"]
+    path = save_checkpoint(tmp_path, 2, TENSORS, {key: value for key, value in TRAINED.items() if key != missing})
+    with pytest.raises(UserError, match=f"state.json.*{missing}"):
+        read_state(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("position", {"epok": 1}), ("position", []), ("position", {"drawn": {"a": "many"}}), ("best", {"step": 1}),
+        ("rows", [3]), ("tallies", {"a": {"sean": 1}}), ("images", None), ("seconds", "long"),
+    ],
+)  # fmt: skip
+def test_a_state_of_another_kind_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = save_checkpoint(tmp_path, 1, TENSORS, {**TRAINED, key: value})
+    with pytest.raises(UserError, match=f"state.json.*{key}"):
+        read_state(path)
+
+
+def test_states_are_checked_for_the_fields_they_are_read_into() -> None:
+    for checked, kind in ((checkpoint.PositionFields, Position), (checkpoint.TallyFields, Tally)):
+        assert set(checked.model_fields) == {field.name for field in fields(kind)}
+
+
 def test_states_are_plain_json(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, 1, TENSORS, {"loss": 1 / 3})
+    path = save_checkpoint(tmp_path, 1, TENSORS, {**EMPTY, "loss": 1 / 3})
     assert json.loads((path / "state.json").read_text())["loss"] == 1 / 3

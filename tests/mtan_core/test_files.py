@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtan_core.errors import UserError
-from mtan_core.files import replacing, write_json, write_text
+from mtan_core.files import check_output, replacing, write_json, write_text
 
 
 def test_a_failed_writer_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -39,3 +39,26 @@ def test_a_device_or_pipe_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pipe"):
         write_text(pipe, "text")
     assert pipe.is_fifo()
+
+
+def test_the_systems_error_names_the_file_meant(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "inside").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder") as over_a_folder:
+        write_text(tmp_path / "folder", "text")
+    with pytest.raises(OSError, match="part") as within, replacing(tmp_path / "new") as temporary:
+        (temporary / "part").write_text("text")
+    with pytest.raises(FileNotFoundError) as other, replacing(tmp_path / "new"):
+        (tmp_path / "absent").read_text()
+    found = [problem.value.filename for problem in (over_a_folder, within, other)]
+    assert found == [str(tmp_path / name) for name in ("folder", "new/part", "absent")]
+
+
+def test_a_name_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
+    (tmp_path / "file.PNG").write_text("old")
+    check_output(tmp_path / "file.PNG", (".png", ".pdf"))
+    check_output(tmp_path / "new" / "folder" / "file", (".png", ".pdf"))
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (("", "a folder"), ("file.xyz", ".png, .pdf"), ("file.PNG/x/y.png", "a file"), ("pipe", "pipe")):
+        with pytest.raises(UserError, match=told):
+            check_output(tmp_path / name, (".png", ".pdf"))
+    assert (tmp_path / "file.PNG").read_text() == "old" and len(list(tmp_path.iterdir())) == 2
