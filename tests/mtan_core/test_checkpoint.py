@@ -176,7 +176,7 @@ def test_a_truncated_file_is_refused_by_name(tmp_path: Path, name: str, share: f
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.json"])
 def test_a_missing_file_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    path = save_checkpoint(tmp_path, 1, TENSORS, {})
+    path = save_checkpoint(tmp_path, 1, TENSORS, EMPTY)
     (path / name).unlink()
     with pytest.raises(UserError, match=name):
         read_state(path)
