@@ -182,6 +182,12 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
+        masks = set() if self.network.mask_activation == "ones" else {"masks"}
+        for place, phase in enumerate(self.phases):
+            if not {"pool", "ladder", "heads", *masks} - set(phase.freeze):
+                raise ValueError(
+                    f"`phases.{place}.freeze` must leave something to learn beside masks that are switched off"
+                )
         if self.image_size % 8:
             raise ValueError(
                 f"`image_size` must be a multiple of 8, as the network halves it three times, found {self.image_size}"

@@ -224,3 +224,8 @@ def test_any_change_is_taken_or_refused_in_words(changes: list[tuple[str, object
     except UserError:
         return
     assert parse_config(tomllib.loads(dump_config(config)), "here") == config
+
+
+def test_masks_that_are_switched_off_do_not_count_as_learning() -> None:
+    told = refusal("network.mask_activation=ones", 'phases.0.freeze=["pool", "ladder", "heads"]')
+    assert "`phases.0.freeze` must leave something to learn" in told
