@@ -214,7 +214,12 @@ def test_interrupted_it_leaves_nothing_that_looks_complete(tmp_path: Path, how: 
     folder = tmp_path / "miniature"
     run = "from experiments.cli import main; main()"
     command = [sys.executable, "-c", run, "decathlon", "miniature", str(folder)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )
     try:
         while not any(tmp_path.rglob("*.jpg")):
             assert process.poll() is None, "ended before it could be interrupted"
