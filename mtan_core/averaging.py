@@ -45,11 +45,8 @@ class WeightAverage:
                 value.copy_(self.values[name])
                 self.values[name].copy_(held)
 
-    def state(self) -> dict[str, Tensor]:
-        return self.values
-
     def load(self, values: dict[str, Tensor], steps: dict[str, int], where: str) -> None:
-        """Go on from `state` and `steps` of an earlier average. Raises UserError for those of another network."""
+        """Go on from the values and `steps` of an earlier average. Raises UserError for those of another network."""
         problems = misfits({name: value.shape for name, value in self.values.items()}, values)
         if problems:
             raise UserError(f"{where}: expected another network's weights; {problems}.")

@@ -77,12 +77,8 @@ class TaskNorm(nn.Module):
     ) -> Float[Tensor, "batch channels h w"]:
         """Normalise, scale and shift; with `relu`, rectify in the same pass."""
         weight, bias = self._affine(segments.tasks)
-        if not self.training:
-            mean, var = self._running(segments.tasks)
-            return normalise(features, segments.sizes, weight, bias, mean, var, self.eps, relu)
-        normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, self.eps, relu)
-        self._update(segments, mean, var, features.shape[2] * features.shape[3])
-        return normalised
+        statistics = [self._statistics(task) for task in segments.tasks]
+        return _normalise(self, features, segments, weight, bias, statistics, relu)
 
     def _affine(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
         if self.mode == "domain":
@@ -97,15 +93,6 @@ class TaskNorm(nn.Module):
 
     def _any_statistics(self) -> Statistics:
         return next(iter(self.statistics.values()))  # type: ignore[return-value]
-
-    def _running(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
-        own = [self._statistics(task) for task in tasks]
-        return torch.stack([s.mean for s in own]), torch.stack([s.var for s in own])
-
-    @torch.no_grad()
-    def _update(self, segments: Segments, mean: Tensor, var: Tensor, pixels: int) -> None:
-        own = [self._statistics(task) for task in segments.tasks]
-        update_running([(s.mean, s.var) for s in own], segments.sizes, mean, var, pixels, self.momentum)
 
 
 class OwnNorm(nn.Module):
@@ -124,14 +111,26 @@ def own_norms(
     """Apply `norms[d]` to task d's stretch of the joint batch, in one pass over all."""
     weight = torch.stack([norm.affine.weight for norm in norms])
     bias = torch.stack([norm.affine.bias for norm in norms])
-    first = norms[0]
-    running = [(norm.statistics.mean, norm.statistics.var) for norm in norms]
-    if not first.training:
+    return _normalise(norms[0], features, segments, weight, bias, [norm.statistics for norm in norms], relu)
+
+
+def _normalise(
+    norm: TaskNorm | OwnNorm,
+    features: Tensor,
+    segments: Segments,
+    weight: Tensor,
+    bias: Tensor,
+    statistics: Sequence[Statistics],
+    relu: bool,
+) -> Tensor:
+    """By the batch, moving the running statistics, or, when `norm` is in evaluation mode, by the running ones."""
+    running = [(held.mean, held.var) for held in statistics]
+    if not norm.training:
         mean, var = (torch.stack(values) for values in zip(*running, strict=True))
-        return normalise(features, segments.sizes, weight, bias, mean, var, first.eps, relu)
-    normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, first.eps, relu)
+        return normalise(features, segments.sizes, weight, bias, mean, var, norm.eps, relu)
+    normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, norm.eps, relu)
     pixels = features.shape[2] * features.shape[3]
-    update_running(running, segments.sizes, mean, var, pixels, first.momentum)
+    update_running(running, segments.sizes, mean, var, pixels, norm.momentum)
     return normalised
 
 
