@@ -28,6 +28,6 @@ def make_optimizer(
     if learnt := list(weighting.parameters()):
         groups.append({"params": learnt, "weight_decay": 0.0})
     if options.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(options.momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=lr, betas=(options.momentum, 0.999), fused=True)
     nesterov = options.nesterov and options.momentum > 0
-    return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, nesterov=nesterov)
+    return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, nesterov=nesterov, fused=True)

@@ -31,6 +31,7 @@ from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, TrainingStep
 from mtan_core.weighting import make_weighting
+from mtan_core.workers import Workers, cpu_workers
 
 
 def check_keys(config: RunConfig, domains: Sequence[str]) -> None:
@@ -189,7 +190,7 @@ def _trainer(config: RunConfig, parts: Training, phases: Sequence[Phase], stop: 
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision,
-        config.accumulate, config.label_smoothing, options.clip,
+        config.accumulate, config.label_smoothing, options.clip, _workers(config, parts.device, len(domains)),
     )  # fmt: skip
     return Trainer(
         training=step, sampler=sampler, phases=phases,
@@ -201,6 +202,13 @@ def _trainer(config: RunConfig, parts: Training, phases: Sequence[Phase], stop: 
         average=WeightAverage(parts.network, config.ema) if config.ema else None,
         keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
     )  # fmt: skip
+
+
+def _workers(config: RunConfig, device: torch.device, domains: int) -> Workers | None:
+    """Threads for a step's domains on the CPU; not where domains move the same statistics, or for the compiler's sake."""
+    if device.type != "cpu" or config.norm == "shared" or config.compile:
+        return None
+    return cpu_workers(domains)
 
 
 def train(

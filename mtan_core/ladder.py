@@ -29,7 +29,8 @@ class Mask(nn.Module):
 class AttentionStage(nn.Module):
     """All tasks' masks at one stage, and the convolution `f` that carries what they selected to the next.
 
-    `carried_channels` is 0 at the first stage. `activation`: "sigmoid" (the paper); the softmaxes over channels or
+    `carried_channels` is 0 at the first stage; with `halve` what is carried on is pooled to half its side.
+    `activation`: "sigmoid" (the paper); the softmaxes over channels or
     pixels show why not; "ones" switches the masks off (an ablation).
     """
 
@@ -40,9 +41,10 @@ class AttentionStage(nn.Module):
         out_channels: int,
         norm: NormMode,
         activation: MaskActivation = "sigmoid",
+        halve: bool = False,
     ) -> None:
         super().__init__()
-        self.tap, self.carried_channels, self.activation = tap, carried_channels, activation
+        self.tap, self.carried_channels, self.activation, self.halve = tap, carried_channels, activation, halve
         self.masks = nn.ModuleDict()
         self.conv = nn.Conv2d(tap.features, out_channels, 3, padding=1)
         self.norm = TaskNorm(out_channels, norm)
@@ -54,7 +56,10 @@ class AttentionStage(nn.Module):
         selected = tap.features
         if self.activation != "ones":
             selected = self.mask(tap.gate, carried, segments) * tap.features
-        return self.norm(self.conv(selected), segments, relu=True)
+        if not self.halve:
+            return self.norm(self.conv(selected), segments, relu=True)
+        # pooling first is the same, and leaves a quarter of the values to rectify
+        return F.max_pool2d(self.norm(self.conv(selected), segments), 2).relu_()
 
     def mask(
         self, gate: Float[Tensor, "batch gate h w"], carried: Tensor | None, segments: Segments
@@ -105,8 +110,9 @@ class Ladder(nn.Module):
         channels = [stage.features for stage in stages]
         outputs = [*channels[1:], channels[-1]]
         carried = [0, *outputs[:-1]]
-        rows = zip(stages, carried, outputs, strict=True)
-        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation) for tap, c, out in rows)
+        halve = [*[True] * (len(stages) - 1), False]
+        rows = zip(stages, carried, outputs, halve, strict=True)
+        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation, h) for tap, c, out, h in rows)
         self.out_channels = outputs[-1]
 
     def add_task(self, task: str) -> None:
@@ -116,7 +122,7 @@ class Ladder(nn.Module):
     def forward(self, taps: Sequence[Tap], segments: Segments) -> Float[Tensor, "batch out h w"]:
         carried = None
         for stage, tap in zip(self.stages, taps, strict=True):
-            carried = stage(tap, None if carried is None else F.max_pool2d(carried, 2), segments)
+            carried = stage(tap, carried, segments)
         assert carried is not None
         return carried
 
@@ -125,7 +131,6 @@ class Ladder(nn.Module):
         carried: Tensor | None = None
         masks = []
         for stage, tap in zip(self.stages, taps, strict=True):
-            below = None if carried is None else F.max_pool2d(carried, 2)
-            masks.append(stage.mask(tap.gate, below, segments))  # type: ignore[operator]
-            carried = stage(tap, below, segments)
+            masks.append(stage.mask(tap.gate, carried, segments))  # type: ignore[operator]
+            carried = stage(tap, carried, segments)
         return masks

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mtan_core.network import AttentionNetwork
 from mtan_core.weighting import Weighting
+from mtan_core.workers import Workers, deal
 
 Precision = Literal["fp32", "bf16"]
 
@@ -46,10 +47,11 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 @dataclass
 class TrainingStep:
-    """Forward, loss, backward and one optimiser step; `accumulate` splits the tasks without changing the result.
+    """Forward, loss, backward and one optimiser step.
 
-    Gradients are None, not zero, for what a step does not reach, so that a task's own parameters never move without
-    its data, whatever momentum and weight decay say.
+    `accumulate` splits the tasks into parts one after the other, `workers` into parts at the same time; neither changes
+    the result. Gradients are None, not zero, for what a step does not reach, so that a task's own parameters never move
+    without its data, whatever momentum and weight decay say.
     """
 
     network: AttentionNetwork
@@ -59,21 +61,42 @@ class TrainingStep:
     accumulate: int = 1
     label_smoothing: float = 0.0
     clip: float = 0.0  # largest gradient norm; 0: no clipping
+    workers: Workers | None = None  # only where no two tasks move the same running statistics
 
     def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
         outcomes: dict[str, Outcome] = {}
         for tasks in _chunks(list(batches), self.accumulate):
-            losses, seen = self.losses({task: batches[task] for task in tasks})
-            outcomes |= seen
-            self.weighting.combine(losses).backward()
+            outcomes |= self._learn({task: batches[task] for task in tasks})
         _check_finite(outcomes)
         if self.clip:
-            moving = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-            nn.utils.clip_grad_norm_(moving, self.clip)
+            nn.utils.clip_grad_norm_([p for p in self._parameters() if p.grad is not None], self.clip)
         self.optimizer.step()
         return outcomes
+
+    def _learn(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
+        """Add the gradients of these batches to the parameters'."""
+        parts = deal(
+            {task: len(batch.labels) for task, batch in batches.items()}, self.workers.count if self.workers else 1
+        )
+        if self.workers is None or len(parts) == 1:
+            losses, outcomes = self.losses(batches)
+            self.weighting.combine(losses).backward()
+            return outcomes
+        made = self.workers.map(self._gradients, [{task: batches[task] for task in part} for part in parts])
+        for gradients, _ in made:  # summed in this order, whoever was ready first
+            _add_gradients(self._parameters(), gradients)
+        return {task: outcome for _, outcomes in made for task, outcome in outcomes.items()}
+
+    def _gradients(self, batches: Mapping[str, Batch]) -> tuple[Sequence[Tensor | None], dict[str, Outcome]]:
+        losses, outcomes = self.losses(batches)
+        learning = [p for p in self._parameters() if p.requires_grad]
+        made = iter(torch.autograd.grad(self.weighting.combine(losses), learning, allow_unused=True))
+        return [next(made) if p.requires_grad else None for p in self._parameters()], outcomes
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def losses(self, batches: Mapping[str, Batch]) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
         """Each task's raw loss, to be differentiated, and what was seen."""
@@ -87,6 +110,17 @@ class TrainingStep:
             correct = (scores.argmax(1) == batch.labels).sum()
             outcomes[task] = Outcome(losses[task].detach(), correct, len(batch.labels))
         return losses, outcomes
+
+
+def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    """As `backward` does: what autograd gave may be one tensor for several parameters, and of another memory format."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        else:
+            parameter.grad.add_(gradient)
 
 
 def classification_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:
