@@ -57,7 +57,7 @@ class Assembly:
     def any_seen(self) -> bool:
         return any(seen.any() for seen in self._seen.values())
 
-    def job(self, file: str, data: bytes | Path) -> Job | None:
+    def job(self, file: str, data: bytes | str) -> Job | None:
         """The decoding of a file; None where it is not annotated (a problem) or was met before (the first one counts)."""
         place = self._places.get(file)
         if place is None:

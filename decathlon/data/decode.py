@@ -4,9 +4,8 @@ import io
 import warnings
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.io import decode_jpeg
+from simplejpeg import decode_jpeg
 
 Pixels = NDArray[np.uint8]
 _JPEG = b"\xff\xd8\xff"
@@ -19,19 +18,14 @@ class UnreadableError(ValueError):
 def decode(data: bytes | bytearray) -> Pixels:
     """The image as (height, width, 3) uint8 RGB; grey, CMYK, palette and 16-bit images are converted.
 
-    Common JPEGs go through torchvision, which holds no interpreter lock while it works, all else through Pillow; on
+    Common JPEGs go through simplejpeg, which holds no interpreter lock while it works, all else through Pillow; on
     the same JPEG the two agree. Raises UnreadableError for data that is cut off, damaged, or no image.
     """
     if data[:3] == _JPEG:
         try:
-            encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-            image: Pixels = decode_jpeg(encoded).permute(1, 2, 0).numpy()  # type: ignore[union-attr]  # one in, one out
-        except RuntimeError:
+            return decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        except ValueError:  # damaged, or of other colours
             return _decode_slowly(data)
-        if image.shape[2] == 3:
-            return image
-        if image.shape[2] == 1:
-            return np.repeat(image, 3, axis=2)
     return _decode_slowly(data)
 
 

@@ -15,6 +15,7 @@ from decathlon.data.decode import Pixels, UnreadableError, decode
 from decathlon.data.problems import Kind
 
 CHUNK_IMAGES, CHUNK_BYTES = 64, 4 << 20
+_EXACT_ROWS = 2**24 // 255**2  # so many squares of bytes add up exactly in float32
 
 
 class Job(NamedTuple):
@@ -25,7 +26,7 @@ class Job(NamedTuple):
     row: int
     height: int
     width: int
-    data: bytes | Path
+    data: bytes | str
 
 
 @dataclass
@@ -104,7 +105,7 @@ def _decode_chunk(jobs: list[Job]) -> list[Decoded]:
 
 def _decode(job: Job) -> Decoded:
     try:
-        data = job.data if isinstance(job.data, bytes) else job.data.read_bytes()
+        data = job.data if isinstance(job.data, bytes) else Path(job.data).read_bytes()
         image = decode(data)
     except FileNotFoundError:
         return Decoded(job, None, None, "missing image")
@@ -118,7 +119,8 @@ def _decode(job: Job) -> Decoded:
 
 def _moments(image: Pixels) -> Moments:
     height, width, _ = image.shape
-    rows = image.reshape(height, width * 3).astype(np.float64)  # rows first: sums along three channels alone are slow
-    total = rows.sum(axis=0).reshape(width, 3).sum(axis=0)
+    exact = np.float32 if height <= _EXACT_ROWS else np.float64  # the shorter type takes half the time
+    rows = image.reshape(height, width * 3).astype(exact)  # rows first: sums along three channels alone are slow
+    total = rows.sum(axis=0).reshape(width, 3).sum(axis=0, dtype=np.float64)
     np.square(rows, out=rows)
-    return Moments(height * width, total, rows.sum(axis=0).reshape(width, 3).sum(axis=0))
+    return Moments(height * width, total, rows.sum(axis=0).reshape(width, 3).sum(axis=0, dtype=np.float64))

@@ -228,7 +228,7 @@ class _Run:
                     yield 64
             yield len(rows) % 64
         for file in unpacked_images(root, name):
-            assembly.job(file, root)  # notes those that are not annotated; all others were met
+            assembly.job(file, "")  # notes those that are not annotated; all others were met
 
     def _archived_jobs(self, archive: Path, names: set[str]) -> Iterator[Job | Boundary | int]:
         megabytes = 0

@@ -153,7 +153,6 @@ def archived_images(archive: Path, domains: Iterable[str]) -> Iterator[tuple[str
                 yield raw.tell()
 
 
-def resolve(root: Path, file: str) -> Path | None:
+def resolve(root: Path, file: str) -> str | None:
     """Where an annotated file lies under `root`; None for a name that would lead out of it."""
-    parts = PurePosixPath(file).parts
-    return None if not parts or parts[0] == "/" or ".." in parts else root.joinpath(*parts)
+    return None if not file or file[0] == "/" or ".." in file.split("/") else f"{root}/{file}"

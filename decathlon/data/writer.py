@@ -29,15 +29,22 @@ class SplitWriter:
         self._schema = pa.schema(COLUMNS, metadata={METADATA_KEY: self._blank})
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, self._schema)
-        self._rows: list[tuple[int, int | None, NDArray[np.uint8]]] = []
+        self._rows: list[tuple[int, int | None, int, int]] = []
+        self._buffer = np.empty(
+            BATCH_BYTES, np.uint8
+        )  # kept from batch to batch: fresh memory costs more than the copy
         self._bytes = 0
 
     def append(self, image_id: int, label: int | None, image: NDArray[np.uint8]) -> None:
         """Add one image (height, width, 3); `label` is None in test."""
-        self._rows.append((image_id, label, image))
-        self._bytes += image.nbytes
-        if len(self._rows) >= BATCH_IMAGES or self._bytes >= BATCH_BYTES:
+        if self._rows and (len(self._rows) == BATCH_IMAGES or self._bytes + image.nbytes > len(self._buffer)):
             self._flush()
+        if image.nbytes > len(self._buffer):
+            self._buffer = np.empty(image.nbytes, np.uint8)
+        height, width, _ = image.shape
+        self._buffer[self._bytes : self._bytes + image.nbytes] = image.ravel()
+        self._bytes += image.nbytes
+        self._rows.append((image_id, label, height, width))
 
     def close(self, metadata: dict[str, Any]) -> None:
         """Write the last rows and the final metadata."""
@@ -57,15 +64,15 @@ class SplitWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        ids, labels, images = zip(*self._rows, strict=True)
-        bounds = np.zeros(len(images) + 1, np.int64)
-        np.cumsum([image.nbytes for image in images], out=bounds[1:])
-        joined = np.concatenate([image.ravel() for image in images])
+        ids, labels, heights, widths = zip(*self._rows, strict=True)
+        bounds = np.zeros(len(ids) + 1, np.int64)
+        np.cumsum(np.array(heights, np.int64) * np.array(widths) * 3, out=bounds[1:])
         pixels = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(images), [None, pa.py_buffer(bounds), pa.py_buffer(joined)]
+            pa.large_binary(), len(ids), [None, pa.py_buffer(bounds), pa.py_buffer(self._buffer[: self._bytes])]
         )
-        sides = [pa.array([image.shape[axis] for image in images], pa.int32()) for axis in (0, 1)]
-        columns = [pa.array(ids, pa.int64()), pa.array(labels, pa.int32()), *sides, pixels]
+        kinds = pa.int64(), pa.int32(), pa.int32(), pa.int32()
+        columns = [pa.array(values, kind) for values, kind in zip((ids, labels, heights, widths), kinds, strict=True)]
+        columns.append(pixels)
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
         self._rows, self._bytes = [], 0
 
