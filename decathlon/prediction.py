@@ -42,7 +42,7 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """An image file as the official ones are: RGB, shorter side 72 (antialiased, by Pillow)."""
     from PIL import Image
 
-    from decathlon.data.decode import UnreadableError, decode  # loads torchvision
+    from decathlon.data.decode import UnreadableError, decode  # loads decoders
 
     try:
         image = decode(path.read_bytes())

@@ -61,7 +61,7 @@ def workers() -> int:
 def decode_all(jobs: Iterable[Job | Boundary]) -> Iterator[list[Decoded] | Boundary]:
     """Decode the jobs on as many threads as there are cores; results come in the order of the jobs.
 
-    Threads suffice: torchvision's decoder holds no interpreter lock. They work on chunks, as handing over single images
+    Threads suffice: the decoder holds no interpreter lock. They work on chunks, as handing over single images
     would cost as much as decoding them. At most twice as many chunks as threads are under way.
     """
     threads = workers()
