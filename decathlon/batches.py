@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from decathlon.data.store import StoredSplit
@@ -83,20 +83,16 @@ class DomainImages:
         self, places: np.ndarray, boxes: Boxes, augmentation: Augmentation, mirrored: np.ndarray | None
     ) -> Float[Tensor, "batch 3 size size"]:
         split = self.split
-        starts, heights, widths = split.offsets[places], split.heights[places], split.widths[places]
-        if augmentation.unscaled and (self._whole_pixels or self.fit == "squash"):
-            windows = self._unscaled(places, boxes)
-            return normalise(windows if mirrored is None else mirror(windows, mirrored), self.spec)
-        images = stack_images(split.pixels, starts, heights, widths).to(self.device)
-        planes = resample(images, heights, widths, boxes, self.size, mirrored)
-        return normalise(planes.permute(0, 2, 3, 1), self.spec)
-
-    def _unscaled(self, places: np.ndarray, boxes: Boxes) -> UInt8[Tensor, "batch size size 3"]:
-        split = self.split
-        starts, heights, widths = split.offsets[places], split.heights[places], split.widths[places]
-        if self._whole_pixels:
-            return copy_windows(split.pixels, starts, heights, widths, boxes, self.size).to(self.device)
-        return resize_whole(split.pixels, starts, heights, widths, self.size, self.device)
+        stored = split.pixels, split.offsets[places], split.heights[places], split.widths[places]
+        if augmentation.unscaled and self._whole_pixels:
+            windows = copy_windows(*stored, boxes, self.size).to(self.device)
+        elif augmentation.unscaled and self.fit == "squash" and self.device.type == "cpu":
+            windows = resize_whole(*stored, self.size)
+        else:
+            images = stack_images(*stored).to(self.device)
+            planes = resample(images, *stored[2:], boxes, self.size, mirrored)
+            return normalise(planes.permute(0, 2, 3, 1), self.spec)
+        return normalise(windows if mirrored is None else mirror(windows, mirrored), self.spec)
 
 
 def views_of(images: DomainImages) -> list[View]:

@@ -1,8 +1,8 @@
 """From stored pixels to what a network sees: boxes cut out by the batch, mirrored, resized and normalised on the device.
 
 A *view* of an image is a box of source pixels that becomes a square. Where boxes are whole pixels at scale one they are
-copied, where they are whole images torch resizes them; else two batched matrix products resample them (by the same
-filter, the triangle that Pillow and torchvision use for antialiased bilinear resizing).
+copied; where they are whole images on the CPU, torch resizes the bytes, which takes a fifth of the time; else two batched
+matrix products resample them, by the same filter, the triangle that Pillow uses for antialiased bilinear resizing.
 """
 
 from collections.abc import Sequence
@@ -106,19 +106,13 @@ def resize_whole(
     heights: np.ndarray,
     widths: np.ndarray,
     size: int,
-    device: torch.device,
 ) -> UInt8[Tensor, "batch size size 3"]:
-    """Whole images, made square: bilinear and antialiased, rounded to whole values as Pillow does. Alike sizes go together."""
-    batch = torch.empty((len(starts), size, size, 3), dtype=torch.uint8, device=device)
-    sizes, which = np.unique(np.stack([heights, widths]), axis=1, return_inverse=True)
-    for number, (height, width) in enumerate(sizes.T):
-        rows = np.flatnonzero(which.reshape(-1) == number)
-        windows = np.stack([pixels[start : start + height * width * 3] for start in starts[rows]])
-        alike = torch.from_numpy(windows).to(device).view(-1, height, width, 3).permute(0, 3, 1, 2)
-        if device.type != "cpu":  # only there torch resizes bytes, which is several times faster
-            alike = alike.float()
-        resized = F.interpolate(alike, (size, size), mode="bilinear", antialias=True)
-        batch[torch.from_numpy(rows).to(device)] = resized.round().to(torch.uint8).permute(0, 2, 3, 1)
+    """Whole images made square on the CPU: bilinear and antialiased, rounded to whole values, as Pillow does."""
+    batch = torch.empty((len(starts), size, size, 3), dtype=torch.uint8)
+    for row, start, height, width in zip(batch, starts.tolist(), heights.tolist(), widths.tolist(), strict=True):
+        image = torch.from_numpy(pixels[start : start + height * width * 3].copy()).view(1, height, width, 3)
+        square = F.interpolate(image.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        row.copy_(square[0].permute(1, 2, 0))
     return batch
 
 
