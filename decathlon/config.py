@@ -168,7 +168,9 @@ class RunConfig(Frozen):
     mixup: NonNegativeFloat = Field(0.0, description="alpha of mixup within a domain's batch; 0: none")
     ema: Share = Field(0.0, description="decay per step of the averaged weights that are evaluated and kept; 0: none")
     channels_last: bool = Field(True, description="memory layout of images and convolutions")
-    compile: bool = Field(False, description="torch.compile the network (needs a compiler)")
+    compile: bool = Field(
+        False, description="torch.compile the training step (needs a C++ compiler, and minutes at the start)"
+    )
     evaluate_every: PositiveInt = Field(1, description="epochs between validations")
     stuck_epochs: PositiveInt = Field(10, description="validations at chance after which a domain is warned about")
     network: NetworkConfig = NetworkConfig()

@@ -165,9 +165,6 @@ def prepare_training(config: RunConfig, data: str, run: Path, stop: Callable[[],
         val_images = {name: images for name, images in held.items() if len(images.split)}
     specs = [store.specs[name] for name in domains]
     network = build_network(config, {spec.name: spec.classes for spec in specs}).to(device)
-    if config.compile:
-        network.pool.compile()
-        network.ladder.compile()
     folder = RunFolder(run)
     training = Training(config, folder, specs, network, train_images, val_images, None, device)  # type: ignore[arg-type]
     training.trainer = _trainer(config, training, phases_of(config, domains), stop)
@@ -190,7 +187,7 @@ def _trainer(config: RunConfig, parts: Training, phases: Sequence[Phase], stop: 
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision,
-        config.accumulate, config.label_smoothing, options.clip, _workers(config, parts.device, len(domains)),
+        config.accumulate, config.label_smoothing, options.clip, _workers(config, parts.device, len(domains)), config.compile,
     )  # fmt: skip
     return Trainer(
         training=step, sampler=sampler, phases=phases,

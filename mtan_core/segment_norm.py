@@ -6,11 +6,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-@torch.compiler.disable  # writes through views, which the compiler cannot follow; convolutions around it are compiled
 def segment_norm(
     features: Float[Tensor, "batch channels h w"],
     sizes: Sequence[int],
@@ -23,54 +21,93 @@ def segment_norm(
 
     Returns the result and the batch means and biased variances (for running statistics; no gradient flows through).
     """
-    layout = (
-        torch.channels_last if features.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    output, mean, inverse = _segment_norm(
+        features.contiguous(memory_format=_layout(features)), weight, bias, list(sizes), eps, relu
     )
-    features = features.contiguous(memory_format=layout)
-    output, mean, inverse = _SegmentNorm.apply(features, weight, bias, tuple(sizes), eps, relu)
-    return output, mean, inverse.detach() ** -2 - eps
+    return output, mean.detach(), inverse.detach() ** -2 - eps
 
 
-class _SegmentNorm(torch.autograd.Function):
+def _layout(features: Tensor) -> torch.memory_format:
+    last = features.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+# Operators of torch's own kind, so that the compiler takes each for one step and does not look inside, where views are written.
+@torch.library.custom_op("mtan::segment_norm", mutates_args=())
+def _segment_norm(
+    features: Tensor, weight: Tensor, bias: Tensor, sizes: list[int], eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Batch norm and rectifier stretch by stretch, into one output: no concatenation, and each stretch stays in the cache."""
+    output, mean, inverse = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+    for d, (x, y) in enumerate(zip(features.split(sizes), output.split(sizes), strict=True)):
+        out = {"out": y, "save_mean": mean[d], "save_invstd": inverse[d]}
+        torch.ops.aten.native_batch_norm.out(x, weight[d], bias[d], None, None, True, 0.0, eps, **out)
+        if relu:
+            y.relu_()
+    return output, mean, inverse
 
-    @staticmethod
-    def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, sizes: tuple[int, ...], eps: float, relu: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        output, mean, inverse = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
-        for d, (x, y) in enumerate(zip(features.split(sizes), output.split(sizes), strict=True)):
-            out = {"out": y, "save_mean": mean[d], "save_invstd": inverse[d]}
-            torch.ops.aten.native_batch_norm.out(x, weight[d], bias[d], None, None, True, 0.0, eps, **out)
-            if relu:
-                y.relu_()
-        ctx.save_for_backward(features, output if relu else None, weight, mean, inverse)
-        ctx.sizes, ctx.eps = sizes, eps
-        ctx.mark_non_differentiable(mean, inverse)
-        return output, mean, inverse
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        features, output, weight, mean, inverse = ctx.saved_tensors
-        layout = (
-            torch.channels_last
-            if features.is_contiguous(memory_format=torch.channels_last)
-            else torch.contiguous_format
+@torch.library.custom_op("mtan::segment_norm_backward", mutates_args=())
+def _segment_norm_backward(
+    gradient: Tensor,
+    features: Tensor,
+    output: Tensor | None,
+    weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    sizes: list[int],
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of features, weight and bias; `output` is given where it was rectified."""
+    to_features, to_weight, to_bias = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+    parts = gradient.split(sizes), features.split(sizes), to_features.split(sizes)
+    for d, (g, x, dx) in enumerate(zip(*parts, strict=True)):
+        if output is not None:  # `dx` holds the rectified gradient for a moment: no further buffer
+            g = torch.ops.aten.threshold_backward.grad_input(g, output.split(sizes)[d], 0, grad_input=dx)
+        made = torch.ops.aten.native_batch_norm_backward(
+            g, x, weight[d], None, None, mean[d], inverse[d], True, eps, [True, True, True]
         )
-        parts = gradient.contiguous(memory_format=layout).split(ctx.sizes)
-        to_features, to_weight, to_bias = torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
-        for d, (g, x, dx) in enumerate(
-            zip(parts, features.split(ctx.sizes), to_features.split(ctx.sizes), strict=True)
-        ):
-            if output is not None:  # `dx` holds the rectified gradient for a moment: no further buffer
-                g = torch.ops.aten.threshold_backward.grad_input(g, output.split(ctx.sizes)[d], 0, grad_input=dx)
-            made = torch.ops.aten.native_batch_norm_backward(
-                g, x, weight[d], None, None, mean[d], inverse[d], True, ctx.eps, [True, True, True]
-            )
-            for place, value in zip((dx, to_weight[d], to_bias[d]), made, strict=True):
-                place.copy_(value)
-        return to_features, to_weight, to_bias, None, None, None
+        for place, value in zip((dx, to_weight[d], to_bias[d]), made, strict=True):
+            place.copy_(value)
+    return to_features, to_weight, to_bias
+
+
+@_segment_norm.register_fake
+def _(
+    features: Tensor, weight: Tensor, bias: Tensor, sizes: list[int], eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@_segment_norm_backward.register_fake
+def _(
+    gradient: Tensor,
+    features: Tensor,
+    output: Tensor | None,
+    weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    sizes: list[int],
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(features), torch.empty_like(weight), torch.empty_like(weight)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    features, weight, _, ctx.sizes, ctx.eps, relu = inputs
+    normalised, mean, inverse = output
+    ctx.save_for_backward(features, normalised if relu else None, weight, mean, inverse)
+    ctx.mark_non_differentiable(mean, inverse)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    features, output, weight, mean, inverse = ctx.saved_tensors
+    gradient = gradient.contiguous(memory_format=_layout(features))
+    made = _segment_norm_backward(gradient, features, output, weight, mean, inverse, ctx.sizes, ctx.eps)
+    return *made, None, None, None
+
+
+_segment_norm.register_autograd(_differentiate, setup_context=_remember)
 
 
 def normalise(

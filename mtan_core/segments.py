@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
@@ -14,7 +13,7 @@ class Segments:
     tasks: tuple[str, ...]
     sizes: tuple[int, ...]
 
-    @cached_property
+    @property
     def equal(self) -> bool:
         """Whether all tasks bring the same number of images, so that the batch is a (tasks, images) grid."""
         return len(set(self.sizes)) == 1

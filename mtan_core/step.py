@@ -62,6 +62,11 @@ class TrainingStep:
     label_smoothing: float = 0.0
     clip: float = 0.0  # largest gradient norm; 0: no clipping
     workers: Workers | None = None  # only where no two tasks move the same running statistics
+    compile: bool = False  # by torch.compile; each set of tasks and sizes anew, and not together with workers
+
+    def __post_init__(self) -> None:
+        joint = self.network.joint
+        self._joint = torch.compile(joint, dynamic=False) if self.compile else joint
 
     def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
@@ -102,7 +107,7 @@ class TrainingStep:
         """Each task's raw loss, to be differentiated, and what was seen."""
         device = next(self.network.parameters()).device
         with autocast(device, self.precision):
-            logits = self.network.joint({task: batch.images for task, batch in batches.items()})
+            logits = self._joint({task: batch.images for task, batch in batches.items()})
         losses, outcomes = {}, {}
         for task, batch in batches.items():
             scores = logits[task] if logits[task].dtype == torch.float64 else logits[task].float()
