@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,7 +29,15 @@ def _names(value: Any) -> Any:
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"each name once, found {', '.join(names)}")
+    return names
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_once)]
 Part = Literal["pool", "ladder", "masks", "heads"]
 
 

@@ -37,16 +37,23 @@ class Observer:
             self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])
 
     def _warn_if_stuck(self, spec: DomainSpec, rows: Sequence[Row]) -> None:
-        images = self.parts.val_images.get(spec.name)
+        """By validation; by the training batches under train+val, which validates nothing."""
+        key, labels = self._measure(spec.name)
         patience = self.parts.config.stuck_epochs
-        accuracies = [row["val_accuracy"] for row in rows if row["val_accuracy"] is not None][-patience:]
-        if images is None or len(accuracies) < patience or spec.name in self.warned or images.split.labels is None:
+        accuracies = [row[key] for row in rows if row[key] is not None][-patience:]
+        if len(accuracies) < patience or spec.name in self.warned:
             return
-        majority = np.bincount(images.split.labels).max() / len(images.split)
-        if max(accuracies) <= majority + 1 / len(images.split):
+        if max(accuracies) <= np.bincount(labels).max() / len(labels) + 1 / len(labels):
             self.warned.add(spec.name)
             print(
-                f"mtan: warning: {spec.name} has been at chance ({max(accuracies):.1%}) for {patience} validations; "
+                f"mtan: warning: {spec.name} has been at chance ({key} {max(accuracies):.1%}) {patience} times in a row; "
                 f'consider a lower optimizer.lr or norm = "domain".',
                 file=sys.stderr,
             )
+
+    def _measure(self, domain: str) -> tuple[str, np.ndarray]:
+        """Which accuracy of the rows tells how a domain fares, and the labels that it is measured on."""
+        images = self.parts.val_images.get(domain)
+        parts = [images] if images else self.parts.train_images[domain].parts
+        labels = [part.split.labels for part in parts if part.split.labels is not None]
+        return "val_accuracy" if images else "accuracy", np.concatenate(labels)

@@ -34,3 +34,13 @@ def stoppable(how: str) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def repeatable(how: str) -> Iterator[None]:
+    """Ctrl-C in work that leaves nothing half done: say so, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"mtan: stopped; nothing that is half done was left. {how}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None

@@ -67,6 +67,8 @@ def _segment_norm_backward(
         made = torch.ops.aten.native_batch_norm_backward(
             g, x, weight[d], None, None, mean[d], inverse[d], True, eps, [True, True, True]
         )
+        if len(sizes) == 1:
+            return made[0], made[1][None], made[2][None]
         for place, value in zip((dx, to_weight[d], to_bias[d]), made, strict=True):
             place.copy_(value)
     return to_features, to_weight, to_bias

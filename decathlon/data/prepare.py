@@ -122,10 +122,13 @@ class _Run:
         self.outcome = Outcome()
         self.assemblies: dict[str, Assembly] = {}
         self.pending: set[str] = set()
+        self.numbers: dict[int, str] = {}
 
     def plan(self, chosen: list[str]) -> None:
         """Read the annotations and see what is to do. Raises UserError where a finished domain was made otherwise."""
         known = self.found.unpacked.keys() | self.found.archived
+        for finished in self.store.glob("*/train.arrow"):
+            self.numbers[file_metadata(finished)["spec"]["number"]] = finished.parent.name
         for name in chosen:
             if name in known or (self.store / name).exists():
                 self._plan_domain(name)
@@ -138,6 +141,8 @@ class _Run:
         self.outcome.problems += problems
         if listing is None:
             self.outcome.states[name] = "failed"
+        elif (other := self.numbers.setdefault(listing.number, name)) != name:
+            raise UserError(f"{name}: expected a domain number of its own, found {listing.number}, which is {other}'s.")
         elif (self.store / name).exists():
             self._check_finished(listing)
             self.outcome.states[name] = "kept"

@@ -24,6 +24,7 @@ from mtan_core.progress import progress
 PLAIN, JOINT = "plain", {"fp32": "joint fp32", "bf16": "joint bf16"}
 SIDES = (PLAIN, *JOINT.values())
 DOMAIN_COUNTS = (1, 2, 5, 10)
+PASS_IMAGES = 256  # a joint step of more is accumulated over several passes, as a run with little memory would be
 LEARNING_RATE = 0.01  # small enough for losses on noise to stay finite; speed does not depend on it
 
 
@@ -84,6 +85,7 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
         some = dict(list(channels_last.items())[:count])
 
         def one_step() -> int:
+            step.accumulate = -(-count * task.batch // PASS_IMAGES)
             step(some)
             return count * task.batch
 

@@ -103,6 +103,7 @@ def test_an_unknown_key_suggests_the_near_one(change: str, told: str) -> None:
         ("protocol=test", "protocol"), ("method=stl", "method"), ("weighting.temperature=0", "weighting.temperature"),
         ("network.head_pool=9x9", "network.head_pool"), ("phases.0.freeze=trunk", "phases.0.freeze"),
         ("phases.0.freeze=pool,ladder,masks,heads", "freeze"), ("fit.dtd=stretch", "fit.dtd"),
+        ("domains=svhn,dtd,svhn", "domains"), ("phases.0.domains=dtd,dtd", "phases.0.domains"),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_named(change: str, key: str) -> None:

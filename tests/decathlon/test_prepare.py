@@ -100,6 +100,16 @@ def test_an_added_domain_keeps_its_number_and_gets_neither_mirror_nor_crop(tmp_p
     assert (spec.number, spec.mirror, spec.fit, spec.baseline_error) == (11, False, "squash", None)
 
 
+def test_two_domains_of_one_number_are_refused(tmp_path: Path) -> None:
+    """In one source, and where the other is in the store already."""
+    both = make_root(tmp_path / "both", ("leaves", "trees"))
+    with pytest.raises(UserError, match="trees: expected a domain number of its own, found 11, which is leaves's"):
+        prepare(both, tmp_path / "store")
+    prepare(make_root(tmp_path / "leaves", ("leaves",)), tmp_path / "store")
+    with pytest.raises(UserError, match="found 11, which is leaves's"):
+        prepare(make_root(tmp_path / "trees", ("trees",)), tmp_path / "store")
+
+
 def test_all_problems_are_told_together_with_their_files(tmp_path: Path) -> None:
     root = make_root(tmp_path / "root", ("dtd", "svhn", "vgg-flowers"))
     dtd = root / "data/dtd"
@@ -353,6 +363,22 @@ def test_killed_and_run_again_it_gives_the_same_store(tmp_path: Path) -> None:
     for domain in ("dtd", "svhn", "vgg-flowers"):
         assert content(store, domain) == content(tmp_path / "whole", domain)
     assert not [file.name for file in store.iterdir() if file.name.startswith(".")]
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    root = make_root(tmp_path / "root", ("dtd", "svhn"), {"train": 2000, "val": 30, "test": 30})
+    running = subprocess.Popen(
+        [sys.executable, "-c", "from experiments.cli import main; main()", "decathlon", "prepare", root, tmp_path / "store"],
+        stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
+    )  # fmt: skip
+    while running.poll() is None and not (tmp_path / "store" / ".tmp-dtd").exists():
+        time.sleep(0.001)
+    running.send_signal(signal.SIGINT)
+    told = running.communicate()[1]
+    assert running.returncode == 130
+    assert "nothing that is half done was left. Run it again" in told and "Traceback" not in told
+    assert not [file for file in (tmp_path / "store").glob("**/*") if file.name.startswith(".")]
 
 
 @pytest.mark.shared

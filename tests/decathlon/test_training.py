@@ -252,6 +252,22 @@ def test_a_domain_stuck_at_chance_is_warned_about_by_name(
     assert "at chance" in told
 
 
+def test_without_validation_the_training_batches_tell_who_is_stuck(
+    challenge: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("optimizer.lr=1e-12", "stuck_epochs=2", "ema=0", "phases=[{epochs = 3}]", "protocol=train+val")
+    train_tiny(challenge.store, tmp_path / "stuck", *changes)
+    metrics = pd.read_parquet(tmp_path / "stuck" / "metrics.parquet")
+    told = capsys.readouterr().err
+    store = open_store(challenge.store)
+    for name, rows in metrics.groupby("domain"):
+        labels = np.concatenate([store.split(str(name), split).labels for split in ("train", "val")])  # type: ignore[misc]
+        highs = [max(rows["accuracy"].tolist()[start : start + 2]) for start in (0, 1)]
+        stuck = min(highs) <= (np.bincount(labels).max() + 1) / len(labels)
+        assert told.count(f"warning: {name} has been at chance (accuracy") == int(stuck)
+    assert "at chance" in told
+
+
 def test_a_loss_that_is_not_finite_stops_by_name(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> None:
     words = ("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run")
     outcome = mtan(*words, *tiny("optimizer.lr=1e30"))
