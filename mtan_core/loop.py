@@ -139,9 +139,10 @@ class Trainer:
     def _record(self, outcomes: Mapping[str, Outcome]) -> None:
         if self.average:
             self.average.update(outcomes)
-        for task, outcome in outcomes.items():
-            tally = self.tallies.setdefault(task, Tally())
-            tally.add(int(outcome.correct), outcome.seen, outcome.loss.item())
+        correct = torch.stack([outcome.correct for outcome in outcomes.values()]).tolist()  # one transfer for all tasks
+        losses = torch.stack([outcome.loss for outcome in outcomes.values()]).tolist()
+        for (task, outcome), right, loss in zip(outcomes.items(), correct, losses, strict=True):
+            self.tallies.setdefault(task, Tally()).add(right, outcome.seen, loss)
             self.images += outcome.seen
 
     def _after_step(self, steps_in_epoch: int) -> None:

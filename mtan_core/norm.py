@@ -148,12 +148,14 @@ def update_running(
     A set that stands in `running` several times (shared by tasks) is moved once for each, in that order.
     """
     counts = [size * pixels for size in sizes]
-    unbias = torch.tensor([count / max(count - 1, 1) for count in counts], dtype=var.dtype, device=var.device)
-    var = var * unbias[:, None]
+    unbiased = torch._foreach_mul(list(var.unbind()), [count / max(count - 1, 1) for count in counts])
+    moves = [
+        *zip((m for m, _ in running), mean.unbind(), strict=True),
+        *zip((v for _, v in running), unbiased, strict=True),
+    ]
     if len({id(own) for own, _ in running}) == len(running):
-        torch._foreach_lerp_([m for m, _ in running], list(mean.unbind()), momentum)
-        torch._foreach_lerp_([v for _, v in running], list(var.unbind()), momentum)
+        held, seen = zip(*moves, strict=True)
+        torch._foreach_lerp_(held, seen, momentum)
         return
-    for (running_mean, running_var), task_mean, task_var in zip(running, mean, var, strict=True):
-        running_mean.lerp_(task_mean, momentum)
-        running_var.lerp_(task_var, momentum)
+    for own, task_value in moves:
+        own.lerp_(task_value, momentum)
