@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtan_core.convs import pointwise
 from mtan_core.norm import NormMode, OwnNorm, TaskNorm, own_norms
 from mtan_core.pools import StageChannels, Tap
 from mtan_core.segments import Segments
@@ -78,26 +78,6 @@ class AttentionStage(nn.Module):
         if self.activation == "softmax_pixels":
             return logits.flatten(2).softmax(2).view_as(logits)
         return logits.sigmoid()
-
-
-def pointwise(
-    inputs: Sequence[Tensor], segments: Segments, convs: Sequence[nn.Conv2d]
-) -> Float[Tensor, "batch channels h w"]:
-    """Apply each task's own 1x1 convolution `convs[d]` to its stretch of the channel-wise concatenation of `inputs`.
-
-    Tasks with equally many images run as one batched matrix product; the concatenation is never made, as
-    W [a; b] = W_a a + W_b b.
-    """
-    if not segments.equal:
-        joined = torch.cat(list(inputs), dim=1) if len(inputs) > 1 else inputs[0]
-        return torch.cat([conv(part) for part, conv in zip(segments.split(joined), convs, strict=True)])
-    batch, _, height, width = inputs[0].shape
-    weights = torch.stack([conv.weight.flatten(1) for conv in convs]).transpose(1, 2)  # (tasks, in, out)
-    result = torch.stack([conv.bias for conv in convs if conv.bias is not None]).unsqueeze(1)
-    for x, weight in zip(inputs, weights.split([x.shape[1] for x in inputs], dim=1), strict=True):
-        pixels = x.permute(0, 2, 3, 1).reshape(len(convs), -1, x.shape[1])  # (tasks, images * h * w, in)
-        result = torch.baddbmm(result, pixels, weight)
-    return result.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class Ladder(nn.Module):

@@ -120,5 +120,5 @@ class AttentionNetwork(nn.Module):
 
 def owner_of(name: str) -> str:
     """The task that alone owns a parameter or buffer of that name, or "shared"."""
-    owned = re.search(r"(?:^heads|\.masks|\.affine|\.statistics)\.([^.]+)\.", name)
+    owned = re.search(r"(?:^heads|(?:^|\.)own|\.masks|\.affine|\.statistics)\.([^.]+)\.", name)
     return owned[1] if owned else SHARED

@@ -11,6 +11,7 @@ from mtan_core.network import AttentionNetwork, HeadPool
 from mtan_core.norm import NormMode
 from mtan_core.pools import WideResNet
 from mtan_core.reestimate import reestimate
+from mtan_core.segments import Segments
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.weighting import Equal
 from tests.mtan_core.oracle import Oracle
@@ -28,6 +29,10 @@ def network(
     for parameter in made.parameters():  # fresh norms have weight 1 and bias 0, which would hide mistakes
         parameter.data += 0.1 * torch.randn_like(parameter)
     return made
+
+
+def alone(batch: Tensor) -> Segments:
+    return Segments(("digits",), (len(batch),))
 
 
 def images(sizes: dict[str, int], side: int = 16, seed: int = 0) -> dict[str, Tensor]:
@@ -112,7 +117,7 @@ def test_running_statistics_are_those_of_torch_batch_norm() -> None:
     batches = images(UNEQUAL)
     net.joint(batches)
     for batch in batches.values():
-        reference(net.pool.stem(batch))  # type: ignore[operator]
+        reference(net.pool.stem(batch, alone(batch)))  # type: ignore[operator]
     held = net.pool.groups[0][0].norm1.statistics["shared"]  # type: ignore[index,union-attr]
     assert reference.running_mean is not None and reference.running_var is not None
     assert_close(held.mean, reference.running_mean, rtol=0, atol=1e-12)
@@ -169,7 +174,7 @@ def test_reestimation_gives_each_domain_its_own_statistics_and_changes_no_weight
     flowers = images({"flowers": 8}, seed=3)["flowers"]
     reestimate(net, "flowers", [flowers])
     assert all(torch.equal(p, weights[name]) for name, p in net.named_parameters())
-    stem = net.pool.stem(flowers)  # type: ignore[operator]
+    stem = net.pool.stem(flowers, alone(flowers))  # type: ignore[operator]
     held = net.pool.groups[0][0].norm1.statistics["flowers"]  # type: ignore[index,union-attr]
     assert_close(held.mean, stem.mean((0, 2, 3)), rtol=0, atol=1e-12)
     net.eval()
