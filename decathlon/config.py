@@ -135,6 +135,9 @@ class PhaseConfig(Frozen):
     freeze: Annotated[tuple[Part, ...], BeforeValidator(_names)] = Field(
         (), description="parts that stand still: pool, ladder (shared convolutions), masks, heads"
     )
+    shared_only: bool = Field(
+        False, description="whether `freeze` spares what single domains own of pool and ladder, such as batch norms"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "PhaseConfig":

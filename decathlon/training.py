@@ -57,7 +57,7 @@ def phases_of(config: RunConfig, domains: Sequence[str]) -> list[Phase]:
             raise UserError(
                 f"`phases.{number}.domains`: none of its domains is trained (in training: {', '.join(domains)})."
             )
-        phases.append(Phase(tasks, phase.epochs, phase.lr or config.optimizer.lr, phase.freeze))
+        phases.append(Phase(tasks, phase.epochs, phase.lr or config.optimizer.lr, phase.freeze, phase.shared_only))
     return phases
 
 

@@ -30,6 +30,7 @@ class Phase:
     epochs: int
     lr: float
     freeze: tuple[str, ...] = ()
+    shared_only: bool = False  # `freeze` holds for what tasks share; what single tasks own of pool and ladder learns
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Trainer:
     def _phase(self, phase: Phase) -> None:
         while self.position.epoch < phase.epochs:
             self.training.network.train()
-            self.training.network.freeze(phase.freeze)
+            self.training.network.freeze(phase.freeze, phase.shared_only)
             self._epoch(phase)
 
     def _epoch(self, phase: Phase) -> None:

@@ -1,7 +1,7 @@
 """The Multi-Task Attention Network for classification: one pool, and for each task a ladder and a head."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -97,15 +97,23 @@ class AttentionNetwork(nn.Module):
             groups[owner_of(name)][name] = parameter
         return groups
 
-    def freeze(self, parts: Iterable[str]) -> None:
+    def freeze(self, parts: Iterable[str], shared_only: bool = False) -> None:
         """Freeze parts ("pool", "ladder": its shared convolutions, "masks", "heads"): weights and running statistics.
 
-        All else learns. Call it after `train()`, which thaws the running statistics.
+        With `shared_only` what single tasks own of pool and ladder (batch norms, adapters) learns all the same, as all
+        else does. Call it after `train()`, which thaws the running statistics.
         """
         self.requires_grad_(True)
         for part in parts:
             for module in self._part(part):
                 module.requires_grad_(False).eval()
+                if shared_only and part in ("pool", "ladder"):
+                    _thaw_own(module)
+
+    def start_from(self, task: str, others: Sequence[str]) -> None:
+        """Let a new task's own batch-norm scales and shifts begin at the mean of those that other tasks have learnt."""
+        for norm in self.task_norms():
+            norm.start_from(task, others)
 
     def _part(self, part: str) -> list[nn.Module]:
         stages = list(self.ladder.stages)
@@ -118,7 +126,16 @@ class AttentionNetwork(nn.Module):
         return modules[part]
 
 
+def _thaw_own(module: nn.Module) -> None:
+    """Let what single tasks own in a frozen part learn again: it is told by its place in the part."""
+    for inner in module.modules():
+        if isinstance(inner, TaskNorm):
+            inner.thaw_own()
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(owner_of(name) != SHARED)
+
+
 def owner_of(name: str) -> str:
     """The task that alone owns a parameter or buffer of that name, or "shared"."""
-    owned = re.search(r"(?:^heads|(?:^|\.)own|\.masks|\.affine|\.statistics)\.([^.]+)\.", name)
+    owned = re.search(r"(?:^heads|(?:^|\.)(?:own|masks|affine|statistics))\.([^.]+)\.", name)
     return owned[1] if owned else SHARED

@@ -28,7 +28,7 @@ class Affine(nn.Module):
 
 
 class Statistics(nn.Module):
-    """The running mean and (unbiased) variance of a batch norm."""
+    """The running mean and (unbiased) variance of a batch norm; in evaluation mode they stand still."""
 
     mean: Tensor
     var: Tensor
@@ -71,6 +71,19 @@ class TaskNorm(nn.Module):
         """Undo `own_statistics` for all tasks, to train on."""
         if self.mode == "shared":
             self.statistics = nn.ModuleDict({SHARED: self.statistics[SHARED]})
+
+    def start_from(self, task: str, others: Sequence[str]) -> None:
+        """Let a task's own scale and shift begin at the mean of other tasks', which what follows was trained with."""
+        if self.mode == "domain":
+            for name, value in self.affine[task].named_parameters():
+                theirs = torch.stack([self.affine[other].get_parameter(name).detach() for other in others])
+                value.data.copy_(theirs.mean(0))
+
+    def thaw_own(self) -> None:
+        """In a frozen norm, normalise training images by their batch again; only statistics of single tasks' own move."""
+        self.training = True
+        for task, statistics in self.statistics.items():
+            statistics.train(task != SHARED)
 
     def forward(
         self, features: Float[Tensor, "batch channels h w"], segments: Segments, relu: bool = False
@@ -130,7 +143,18 @@ def _normalise(
         return normalise(features, segments.sizes, weight, bias, mean, var, norm.eps, relu)
     normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, norm.eps, relu)
     pixels = features.shape[2] * features.shape[3]
-    update_running(running, segments.sizes, mean, var, pixels, norm.momentum)
+    sizes = segments.sizes
+    if not all(held.training for held in statistics):
+        moving = [place for place, held in enumerate(statistics) if held.training]
+        if not moving:
+            return normalised
+        running, sizes, mean, var = (
+            [running[i] for i in moving],
+            tuple(sizes[i] for i in moving),
+            mean[moving],
+            var[moving],
+        )
+    update_running(running, sizes, mean, var, pixels, norm.momentum)
     return normalised
 
 
