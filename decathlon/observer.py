@@ -34,7 +34,8 @@ class Observer:
             values = {f"{key}/{row['domain']}": row[key] for key in keys if row[key] is not None}
             self.events.write(row["step"], values)
         for spec in self.parts.specs:
-            self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])
+            if spec.name in self.parts.train_images:
+                self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])
 
     def _warn_if_stuck(self, spec: DomainSpec, rows: Sequence[Row]) -> None:
         """By validation; by the training batches under train+val, which validates nothing."""

@@ -20,16 +20,18 @@ from decathlon.runs import FORMAT, RunFolder, choose_device, load_weights, refus
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.training_images import TrainingImages, stored_images, training_images
 from mtan_core.averaging import WeightAverage
-from mtan_core.checkpoint import checkpoints, read_state, recover, save_checkpoint
+from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import write_json
 from mtan_core.loop import Phase, Trainer
 from mtan_core.memory import keep_memory
+from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, TrainingStep
+from mtan_core.transfer import take_pool
 from mtan_core.weighting import make_weighting
 from mtan_core.workers import Workers, cpu_workers
 
@@ -50,14 +52,17 @@ def check_keys(config: RunConfig, domains: Sequence[str]) -> None:
 
 def phases_of(config: RunConfig, domains: Sequence[str]) -> list[Phase]:
     """The phases with their domains (those of the run that a phase names; default all) and rates filled in."""
-    phases = []
+    phases, method = [], methods()[config.method]
     for number, phase in enumerate(config.phases):
         tasks = tuple(name for name in domains if not phase.domains or name in phase.domains)
         if not tasks:
             raise UserError(
                 f"`phases.{number}.domains`: none of its domains is trained (in training: {', '.join(domains)})."
             )
-        phases.append(Phase(tasks, phase.epochs, phase.lr or config.optimizer.lr, phase.freeze, phase.shared_only))
+        freeze, shared_only = phase.freeze, phase.shared_only
+        if method.frozen:
+            freeze, shared_only = ("pool", *freeze), method.own_norms
+        phases.append(Phase(tasks, phase.epochs, phase.lr or config.optimizer.lr, freeze, shared_only))
     return phases
 
 
@@ -81,7 +86,7 @@ class Training:
             load_weights(self.network, last)
             self.trainer.recall(state)
             return
-        if last:
+        if last and state["position"]:  # else it holds the weights to start from, which are loaded
             self.trainer.restore(last)
         self.trainer.run()
         if self.trainer.average:
@@ -145,11 +150,22 @@ class Training:
         }  # fmt: skip
 
 
-def prepare_training(config: RunConfig, data: str, run: Path, stop: Callable[[], bool] = lambda: False) -> Training:
-    """Put all parts of a new run together; writes nothing. Raises UserError for what cannot be trained."""
+def prepare_training(
+    config: RunConfig,
+    data: str,
+    run: Path,
+    stop: Callable[[], bool] = lambda: False,
+    inherited: Sequence[DomainSpec] = (),
+    start: Path | None = None,
+) -> Training:
+    """Put all parts of a run together; writes nothing. Raises UserError for what cannot be trained.
+
+    `inherited` are domains that came with the run and are not trained, so that no data of theirs is needed; `start` is
+    the checkpoint whose weights training begins with.
+    """
     store = open_store(data)
     domains = [name for name in store.domains if name in (config.domains or store.domains)]
-    check_keys(config, store.domains)
+    check_keys(config, [*store.domains, *(spec.name for spec in inherited)])
     absent = [name for name in config.domains if name not in store.domains]
     if absent:
         raise UserError(f"`domains`: the store {data} has no domain '{absent[0]}'{nearest(absent[0], store.domains)}.")
@@ -163,9 +179,15 @@ def prepare_training(config: RunConfig, data: str, run: Path, stop: Callable[[],
             name: stored_images(config, store, name, "val", device) for name in domains if "val" in store.splits(name)
         }
         val_images = {name: images for name, images in held.items() if len(images.split)}
-    specs = [store.specs[name] for name in domains]
-    network = build_network(config, {spec.name: spec.classes for spec in specs}).to(device)
+    specs = sorted([*inherited, *(store.specs[name] for name in domains)], key=lambda spec: spec.number)
+    network = build_network(config, {spec.name: spec.classes for spec in specs})
+    if start:
+        load_weights(network, start)
+    network.to(device)
     folder = RunFolder(run)
+    if config.pool_from and not checkpoints(folder.checkpoints):
+        weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
+        take_pool(network, weights, f"`pool_from`: {config.pool_from}")
     training = Training(config, folder, specs, network, train_images, val_images, None, device)  # type: ignore[arg-type]
     training.trainer = _trainer(config, training, phases_of(config, domains), stop)
     return training
@@ -208,6 +230,11 @@ def _workers(config: RunConfig, device: torch.device, domains: int) -> Workers |
     return cpu_workers(domains)
 
 
+def inherited_specs(folder: RunFolder, config: RunConfig) -> list[DomainSpec]:
+    """The domains of a run that its configuration does not train: they came from the run that it extends."""
+    return [spec for name, spec in folder.specs().items() if config.domains and name not in config.domains]
+
+
 def train(
     config: RunConfig, data: str, run: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
@@ -225,8 +252,9 @@ def train(
             return summary
         recover(folder.checkpoints)
     keep_memory()
-    training = prepare_training(config, data, run, stop)
     found = checkpoints(folder.checkpoints)
+    inherited = inherited_specs(folder, config) if found else []
+    training = prepare_training(config, data, run, stop, inherited, found[-1] if inherited else None)
     if found:
         refuse_other_data(folder.specs(), training.specs)
         refuse_other_divisions(folder.divisions(), training.divisions())

@@ -50,7 +50,8 @@ class TrainingImages:
 
 def training_images(config: RunConfig, store: Store, domain: str, device: torch.device) -> TrainingImages:
     """A domain's images with the run's augmentation. Raises UserError for an empty split."""
-    splits = ["train", "val"] if config.protocol == "train+val" else ["train"]
+    wanted = ["train", "val"] if config.protocol == "train+val" else ["train"]
+    splits = [split for split in wanted if split == "train" or split in store.splits(domain)]
     parts = tuple(stored_images(config, store, domain, split, device) for split in splits)
     if not sum(len(part.split) for part in parts):
         raise UserError(f"{domain}: expected training images, found none in the store.")

@@ -96,7 +96,7 @@ class Assembly:
         if self._failed:
             self.abort()
             return
-        for split in SPLITS:
+        for split in self.listing.splits:
             self._writer(split).close(self._metadata(split))
         self._writers = {}
         with replacing(self._final) as temporary:

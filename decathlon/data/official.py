@@ -1,8 +1,9 @@
 """A domain's three annotation files together: one listing of its images, without the rows that have a problem."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,8 @@ class Listing:
     description: str
     sizes: dict[str, int]  # split -> images listed, before any was left out
     splits: dict[str, SplitListing]
-    digest: str  # of the three files
+    digest: str  # of the annotation files
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # fields of the spec that the user decided
 
     @property
     def source(self) -> str:
@@ -64,12 +66,14 @@ class Listing:
         """
         official = official_domains().get(self.name)
         if official is None:
-            return DomainSpec(
+            spec = DomainSpec(
                 self.name, self.number, self.class_names, mean, std, mirror=False, fit="squash", source="custom"
             )
-        if self.source == "official":
-            return official.spec(self.class_names)
-        return official.spec(self.class_names, mean, std, self.source)
+        elif self.source == "official":
+            spec = official.spec(self.class_names)
+        else:
+            spec = official.spec(self.class_names, mean, std, self.source)
+        return replace(spec, **self.chosen)
 
 
 def file_names(domain: str, split: str) -> tuple[str, ...]:
@@ -86,8 +90,10 @@ def domain_and_split(file_name: str) -> tuple[str, str] | None:
     return (domain, split) if domain and file_name in file_names(domain, split) and split in SPLITS else None
 
 
-def read_listing(domain: str, texts: Texts, problems: list[Problem]) -> Listing | None:
-    """One domain from the texts of its files; None where one of them is missing or beyond use.
+def read_listing(
+    domain: str, texts: Texts, problems: list[Problem], required: Sequence[str] = SPLITS
+) -> Listing | None:
+    """One domain from the texts of its files; None where a required one is missing or one is beyond use.
 
     Every problem is added to `problems`, and rows that have one are left out. A label comes from `category_id` alone:
     its place in `categories`.
@@ -96,7 +102,7 @@ def read_listing(domain: str, texts: Texts, problems: list[Problem]) -> Listing 
     def add(kind: Kind, file: str, detail: str) -> None:
         problems.append(Problem(domain, kind, file, detail))
 
-    documents = _parse_all(domain, texts, add)
+    documents = _parse_all(domain, texts, add, required)
     if documents is None:
         return None
     first = documents["train"]
@@ -106,24 +112,32 @@ def read_listing(domain: str, texts: Texts, problems: list[Problem]) -> Listing 
         class_names=first.class_names,
         description=first.description,
         sizes={split: len(document.images) for split, document in documents.items()},
-        splits={split: _rows(documents.pop(split), split == "test", add) for split in SPLITS},
-        digest=hashlib.sha256(b"".join(hashlib.sha256(texts[split][1]).digest() for split in SPLITS)).hexdigest(),
+        splits={split: _rows(documents.pop(split), split == "test", add) for split in SPLITS if split in texts},
+        digest=digest_of(texts[split][1] for split in SPLITS if split in texts),
     )
     return replace(listing, splits=_without_repeats(listing, add))
 
 
-def _parse_all(domain: str, texts: Texts, add: Add) -> dict[str, AnnotationFile] | None:
-    documents = {}
+def digest_of(texts: Iterable[bytes]) -> str:
+    """What identifies the annotations that a domain was made from."""
+    return hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts)).hexdigest()
+
+
+def _parse_all(domain: str, texts: Texts, add: Add, required: Sequence[str]) -> dict[str, AnnotationFile] | None:
+    documents, lacking = {}, False
     for split in SPLITS:
         if split not in texts:
-            add("annotations", file_names(domain, split)[0], "missing")
+            if split in required:
+                add("annotations", file_names(domain, split)[0], "missing")
+                lacking = True
             continue
         name, text = texts[split]
         try:
             documents[split] = parse(domain, name, text)
         except BrokenAnnotationsError as problem:
             add("annotations", name, str(problem))
-    if len(documents) < len(SPLITS):
+            lacking = True
+    if lacking:
         return None
     first = documents["train"]
     differing = [document.name for document in documents.values() if document.class_names != first.class_names]

@@ -2,9 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,18 +59,23 @@ def workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decode_all(jobs: Iterable[Job | Boundary]) -> Iterator[list[Decoded] | Boundary]:
+Read = Callable[[Job], "Decoded"]
+
+
+def decode_all(jobs: Iterable[Job | Boundary], read: Read | None = None) -> Iterator[list[Decoded] | Boundary]:
     """Decode the jobs on as many threads as there are cores; results come in the order of the jobs.
+
+    `read` decodes one (default: `read_annotated`).
 
     Threads suffice: the decoder holds no interpreter lock. They work on chunks, as handing over single images
     would cost as much as decoding them. At most twice as many chunks as threads are under way.
     """
-    threads = workers()
+    threads, read_chunk = workers(), partial(_read_chunk, read or read_annotated)
     with ThreadPoolExecutor(threads, "decode") as pool:
         under_way: deque[Future[list[Decoded]] | Boundary] = deque()
         try:
             for chunk in _chunks(jobs):
-                under_way.append(chunk if isinstance(chunk, Boundary) else pool.submit(_decode_chunk, chunk))
+                under_way.append(chunk if isinstance(chunk, Boundary) else pool.submit(read_chunk, chunk))
                 while len(under_way) > 2 * threads:
                     yield _result(under_way.popleft())
             while under_way:
@@ -99,11 +105,12 @@ def _chunks(jobs: Iterable[Job | Boundary]) -> Iterator[list[Job] | Boundary]:
         yield chunk
 
 
-def _decode_chunk(jobs: list[Job]) -> list[Decoded]:
-    return [_decode(job) for job in jobs]
+def _read_chunk(read: Read, jobs: list[Job]) -> list[Decoded]:
+    return [read(job) for job in jobs]
 
 
-def _decode(job: Job) -> Decoded:
+def read_annotated(job: Job) -> Decoded:
+    """An image as it is in its file, which must have the annotated size."""
     try:
         data = job.data if isinstance(job.data, bytes) else Path(job.data).read_bytes()
         image = decode(data)
@@ -114,10 +121,11 @@ def _decode(job: Job) -> Decoded:
     if image.shape[:2] != (job.height, job.width):
         found = f"annotated as {job.width}x{job.height}, found {image.shape[1]}x{image.shape[0]} (width x height)"
         return Decoded(job, None, None, "wrong size", found)
-    return Decoded(job, image, _moments(image))
+    return Decoded(job, image, moments(image))
 
 
-def _moments(image: Pixels) -> Moments:
+def moments(image: Pixels) -> Moments:
+    """The sums over an image's pixels."""
     height, width, _ = image.shape
     exact = np.float32 if height <= _EXACT_ROWS else np.float64  # the shorter type takes half the time
     rows = image.reshape(height, width * 3).astype(exact)  # rows first: sums along three channels alone are slow

@@ -11,19 +11,23 @@ def resplit(train: SplitListing, val: SplitListing, seed: int, number: int) -> t
 
     The two parts keep their sizes (a class of one image goes to train, which can make val smaller where there are many such).
     """
-    labels = np.concatenate([train.labels, val.labels])
-    generator = np.random.default_rng([seed, number])
-    chosen = np.zeros(len(labels), bool)
-    for label, quota in enumerate(_quotas(np.bincount(labels), len(val))):
-        chosen[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
     joined = SplitListing(
         np.concatenate([train.image_ids, val.image_ids]),
-        labels,
+        np.concatenate([train.labels, val.labels]),
         np.concatenate([train.heights, val.heights]),
         np.concatenate([train.widths, val.widths]),
         [*train.files, *val.files],
     )
-    return joined.take(np.flatnonzero(~chosen)), joined.take(np.flatnonzero(chosen))
+    return divide(joined, len(val), seed, number)
+
+
+def divide(rows: SplitListing, size: int, seed: int, number: int) -> tuple[SplitListing, SplitListing]:
+    """Train and `size` images of val out of labelled images, at random, in the same proportion in every class."""
+    generator = np.random.default_rng([seed, number])
+    chosen = np.zeros(len(rows), bool)
+    for label, quota in enumerate(_quotas(np.bincount(rows.labels), size)):
+        chosen[generator.permutation(np.flatnonzero(rows.labels == label))[:quota]] = True
+    return rows.take(np.flatnonzero(~chosen)), rows.take(np.flatnonzero(chosen))
 
 
 def _quotas(counts: NDArray[np.int64], size: int) -> NDArray[np.int64]:
