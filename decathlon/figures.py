@@ -34,7 +34,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def _saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
+def saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
     """A figure of this size in inches, written to `path` as a PNG, atomically, when the block ends.
 
     It stands on its own canvas: no window, no global state, whatever backend the caller uses elsewhere.
@@ -59,7 +59,7 @@ def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Map
     if not domains or not accuracy:
         raise ValueError("accuracy_bars: expected at least one domain and one series, found none.")
     thickness = 0.8 / len(accuracy)
-    with _saved(path, 7, 1.5 + len(domains) * (0.16 * len(accuracy) + 0.12)) as figure:
+    with saved(path, 7, 1.5 + len(domains) * (0.16 * len(accuracy) + 0.12)) as figure:
         axes = figure.add_subplot()
         for place, (series, values) in enumerate(accuracy.items()):
             rows = [row for row, name in enumerate(domains) if name in values]
@@ -97,7 +97,7 @@ def training_curves(path: Path, metrics: "pd.DataFrame", title: str = "Training"
         raise ValueError("training_curves: expected at least one measured value, found none.")
     domains = sorted(metrics["domain"].unique())
     rows = (len(shown) + 1) // 2
-    with _saved(path, 9, 0.9 + 2.7 * rows + 0.2 * (len(domains) // 5)) as figure:
+    with saved(path, 9, 0.9 + 2.7 * rows + 0.2 * (len(domains) // 5)) as figure:
         for place, column in enumerate(shown, start=1):
             axes = figure.add_subplot(rows, min(2, len(shown)), place)
             _curves(axes, metrics, column, domains)
@@ -145,7 +145,7 @@ def mask_grid(path: Path, rows: Sequence[MaskRow], title: str = "") -> None:
         raise ValueError("mask_grid: expected at least one row with a mask, found none.")
     low, high = min(float(mask.min()) for mask in masks), max(float(mask.max()) for mask in masks)
     columns = 1 + max(len(labelled) for _, _, labelled in rows)
-    with _saved(path, 1.05 * columns + 0.9, 1.3 * len(rows) + (0.6 if title else 0.2)) as figure:
+    with saved(path, 1.05 * columns + 0.9, 1.3 * len(rows) + (0.6 if title else 0.2)) as figure:
         cells = figure.subplots(len(rows), columns, squeeze=False)
         for cell in cells.flat:
             cell.axis("off")

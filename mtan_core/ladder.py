@@ -70,9 +70,10 @@ class AttentionStage(nn.Module):
         hidden = pointwise(seen, segments, [mask.conv1 for mask in own])
         hidden = own_norms(hidden, segments, [mask.norm1 for mask in own], relu=True)
         hidden = pointwise([hidden], segments, [mask.conv2 for mask in own])
-        return self._activate(own_norms(hidden, segments, [mask.norm2 for mask in own], relu=False))
+        return self.activate(own_norms(hidden, segments, [mask.norm2 for mask in own], relu=False))
 
-    def _activate(self, logits: Tensor) -> Tensor:
+    def activate(self, logits: Tensor) -> Tensor:
+        """Masks out of what the last batch norm gives."""
         if self.activation == "softmax_channels":
             return logits.softmax(1)
         if self.activation == "softmax_pixels":
