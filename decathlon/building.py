@@ -7,9 +7,13 @@ from torch import nn
 
 from decathlon.config import RunConfig, load_config
 from decathlon.specs import official_domains
+from mtan_core.convs import AdaptedConv, ControllerConv, OwnConv, Scores, SharedConv
 from mtan_core.ladder import Ladder
+from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
+from mtan_core.norm import TaskNorm
 from mtan_core.pools import WideResNet
+from mtan_core.resnet26 import ResNet26
 
 
 def build(preset: str = "wrn28-4") -> AttentionNetwork:
@@ -23,20 +27,27 @@ def build_network(config: RunConfig, classes: Mapping[str, int]) -> AttentionNet
     shape = config.network
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        pool = WideResNet(shape.depth, shape.width, config.norm, shape.last_momentum)
-        ladder = Ladder(pool.stages, config.norm, shape.mask_activation)
+        method = methods()[config.method]
+        pool = (
+            ResNet26(config.norm, method.conv)
+            if config.pool == "resnet26"
+            else WideResNet(shape.depth, shape.width, config.norm, shape.last_momentum, method.conv)
+        )
+        ladder = Ladder(pool.stages, config.norm, shape.mask_activation) if method.ladder else None
         network = AttentionNetwork(pool, ladder, classes, shape.head_pool)
         if shape.init == "he":
-            network.apply(_he)
+            _he(network)
     return network.to(memory_format=torch.channels_last) if config.channels_last else network
 
 
-def _he(module: nn.Module) -> None:
-    """He et al. 2015, fan out; biases 0."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def _he(network: nn.Module) -> None:
+    """He et al. 2015, fan out; biases 0. What adapts a shared convolution keeps its beginning, the identity."""
+    adapters = {part for conv in network.modules() if isinstance(conv, AdaptedConv) for part in conv.own.modules()}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module not in adapters:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def parameter_counts(network: AttentionNetwork) -> dict[str, int]:
@@ -47,14 +58,57 @@ def parameter_counts(network: AttentionNetwork) -> dict[str, int]:
     named = dict(network.named_parameters())
     norms = sum(p.numel() for name, p in named.items() if ".affine." in name and ".masks." not in name)
     one_set = sum(2 * norm.channels for norm in network.task_norms())
-    pool = sum(p.numel() for name, p in named.items() if name.startswith("pool.") and ".affine." not in name)
-    pool += sum(
-        2 * norm.channels
-        for name, norm in network.named_modules()
-        if name.startswith("pool.") and norm in network.task_norms()
-    )
     total = sum(p.numel() for p in named.values())
-    return {"parameters": total - norms + one_set, "pool_parameters": pool, "norm_parameters": norms - one_set}
+    return {
+        "parameters": total - norms + one_set,
+        "pool_parameters": sum(_once(module) for module in network.pool.modules()),
+        "norm_parameters": norms - one_set,
+    }
+
+
+def _once(module: nn.Module) -> int:
+    """What a part of a pool costs one network alone, without what methods add to it."""
+    if isinstance(module, TaskNorm):
+        return 2 * module.channels
+    if isinstance(module, OwnConv):
+        return sum(p.numel() for p in next(iter(module.own.values())).parameters())
+    if isinstance(module, SharedConv):
+        moved = module.out_channels if isinstance(module, ControllerConv) and module.own_bias else 0  # the bias
+        return sum(p.numel() for p in module.parameters(recurse=False)) + moved
+    return 0
+
+
+def method_counts() -> dict[str, dict[str, float]]:
+    """Of every method on WRN-28-4 with the ten official heads: its parameters, its pool's, and `multiple`, see there."""
+    classes = {name: domain.classes for name, domain in official_domains().items()}
+    counts = {}
+    for name in methods():
+        config = load_config("wrn28-4", None, [f"method={name}", "pool_from=any", "network.init=torch"])
+        with torch.device("meta"):
+            network = build_network(config, classes)
+        counts[name] = {**parameter_counts(network), "multiple": round(multiple(network), 4)}
+    return counts
+
+
+def multiple(network: AttentionNetwork) -> float:
+    """Parameters of ten domains as a multiple of the pool's, as the papers count them.
+
+    (pool + nine added domains) / pool: one domain, ImageNet, uses the pool itself. Heads and batch norms are left out,
+    a binary mask counts one bit per weight. MTAN's own paper counts everything, heads and ten ladders, over the pool.
+    """
+    counts = parameter_counts(network)
+    if network.ladder is not None:
+        return counts["parameters"] / counts["pool_parameters"]
+    convs = [module for module in network.pool.modules() if isinstance(module, SharedConv | OwnConv)]
+    pool = sum(_once(conv) for conv in convs)
+    return (pool + 9 * sum(_added(conv, network.tasks[0]) for conv in convs)) / pool
+
+
+def _added(conv: SharedConv | OwnConv, task: str) -> float:
+    if type(conv) is SharedConv:
+        return 0
+    own: nn.Module = conv.own[task]  # type: ignore[index,assignment]
+    return sum(p.numel() for p in own.parameters()) / (32 if isinstance(own, Scores) else 1)
 
 
 def own_parameters(network: AttentionNetwork, domain: str) -> int:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from mtan_core.errors import UserError, nearest
+from mtan_core.methods import methods
 
 
 def _names(value: Any) -> Any:
@@ -35,6 +36,12 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"each name once, found {', '.join(names)}")
     return names
+
+
+def _known_method(name: str) -> str:
+    if name not in methods():
+        raise ValueError(f"there is no method '{name}'{nearest(name, methods())}")
+    return name
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_once)]
@@ -159,7 +166,13 @@ class RunConfig(Frozen):
         "train", description="what is trained on; train+val has no validation"
     )
     domains: Names = Field((), description="domains to train (default: all in the store)")
-    method: Literal["mtan"] = Field("mtan", description="the method")
+    method: Annotated[str, AfterValidator(_known_method)] = Field(
+        "mtan", description="how domains share a network, see `methods`", json_schema_extra={"enum": [*methods()]}
+    )
+    pool: Literal["wrn", "resnet26"] = Field(
+        "wrn", description="the network that domains share: a Wide ResNet, or the ResNet-26 of the adapter papers"
+    )
+    pool_from: str = Field("", description="a run whose trained pool the new one begins with (default: none)")
     norm: Literal["domain", "statistics", "shared"] = Field(
         "domain", description="what domains share of batch norms after shared convolutions"
     )
@@ -195,8 +208,18 @@ class RunConfig(Frozen):
     )
 
     @model_validator(mode="after")
+    def _fits_the_method(self) -> "RunConfig":
+        method = methods()[self.method]
+        if method.pretrained and not self.pool_from:
+            raise ValueError(f'`method = "{self.method}"` begins with a trained pool: name its run by `pool_from`')
+        if method.own_norms and self.norm != "domain":
+            raise ValueError(f'`method = "{self.method}"` needs norm = "domain", found "{self.norm}"')
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
-        masks = set() if self.network.mask_activation == "ones" else {"masks"}
+        has_masks = methods()[self.method].ladder and self.network.mask_activation != "ones"
+        masks = {"masks"} if has_masks else set()
         for place, phase in enumerate(self.phases):
             if not {"pool", "ladder", "heads", *masks} - set(phase.freeze):
                 raise ValueError(

@@ -22,7 +22,7 @@ class WeightAverage:
         self.network = network
         self.decay = decay
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self.names: dict[str, list[str]] = {}  # of the values, by the task that alone owns them, or "shared"
+        self.names: dict[str, list[str]] = {SHARED: []}  # of the values, by the task that alone owns them, or "shared"
         for name in self.values:
             self.names.setdefault(owner_of(name), []).append(name)
         self.steps = dict.fromkeys(self.names, 0)
@@ -33,6 +33,8 @@ class WeightAverage:
         now = self.network.state_dict()
         for owner in {SHARED, *tasks}:
             names = self.names[owner]
+            if not names:
+                continue  # separate networks share nothing
             self.steps[owner] += 1
             decay = min(self.decay, (1 + self.steps[owner]) / (10 + self.steps[owner]))
             torch._foreach_lerp_([self.values[n] for n in names], [now[n] for n in names], 1 - decay)

@@ -83,8 +83,8 @@ class ParallelConv(AdaptedConv):
 class LowRankConv(ParallelConv):
     """Parallel residual adapter of low rank: A_t = B_t C_t, with `rank` channels between (Rebuffi et al. 2018, section 3.2)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, rank: float = 0.5, **options: Any) -> None:
-        """`rank` is a fraction of the smaller number of channels."""
+    def __init__(self, inputs: int, outputs: int, kernel: int, rank: float = 0.25, **options: Any) -> None:
+        """`rank` is a fraction of the smaller number of channels; a quarter halves the cost of an adapter."""
         super().__init__(inputs, outputs, kernel, **options)
         self.rank = max(1, round(rank * min(inputs, outputs)))
 
@@ -104,19 +104,23 @@ class ControllerConv(AdaptedConv):
     """Deep Adaptation Network: each task's filters are its own linear combinations of the shared ones.
 
     Rosenfeld and Tsotsos 2018. C_t (f * x) + b_t is the same as convolving with the combined filters. C_t begins as the
-    identity, b_t as the shared bias.
+    identity; the bias b_t is each task's own, so the shared filters have none.
     """
 
+    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True, **options: Any) -> None:
+        super().__init__(inputs, outputs, kernel, bias=False, **options)
+        self.own_bias = bias
+
     def add_task(self, task: str) -> None:
-        own = nn.Conv2d(self.out_channels, self.out_channels, 1)
+        own = nn.Conv2d(self.out_channels, self.out_channels, 1, bias=self.own_bias)
         with torch.no_grad():
             own.weight.copy_(torch.eye(self.out_channels)[:, :, None, None])
-            own.bias.copy_(torch.zeros(self.out_channels) if self.bias is None else self.bias)  # type: ignore[union-attr]
+            if own.bias is not None:
+                own.bias.zero_()
         self.own[task] = own
 
     def forward(self, x: Float[Tensor, "batch _ h w"], segments: Segments) -> Tensor:  # type: ignore[override]
-        filtered = self._conv_forward(x, self.weight, None)
-        return pointwise([filtered], segments, self.own_convs(segments))
+        return pointwise([super().forward(x, segments)], segments, self.own_convs(segments))
 
 
 class Scores(nn.Module):

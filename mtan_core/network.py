@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mtan_core.convs import OwnConv, SharedConv
 from mtan_core.errors import UserError
 from mtan_core.ladder import Ladder
 from mtan_core.norm import SHARED, TaskNorm
@@ -19,12 +20,13 @@ HeadPool = Literal["global", "8x8"]
 class AttentionNetwork(nn.Module):
     """MTAN (Liu, Johns, Davison, CVPR 2019) over any pool, which obeys `mtan_core.pools.Pool`.
 
-    `classes` gives each task's number of classes, in the order in which tasks update what they share.
+    Without a `ladder` the heads stand on the pool's last features: the other methods (`mtan_core.methods`), which differ
+    in the pool's convolutions. `classes` gives each task's number of classes, in the order in which tasks update what they share.
     `head_pool` "8x8" averages only the upper left 8x8 window of the last map, as the authors do; "global" all of it.
     """
 
     def __init__(
-        self, pool: nn.Module, ladder: Ladder, classes: Mapping[str, int], head_pool: HeadPool = "global"
+        self, pool: nn.Module, ladder: Ladder | None, classes: Mapping[str, int], head_pool: HeadPool = "global"
     ) -> None:
         super().__init__()
         self.pool = pool
@@ -45,10 +47,13 @@ class AttentionNetwork(nn.Module):
         """
         if task in self.heads or task == SHARED or "." in task or hasattr(self.heads, task):
             raise UserError(f"Expected a new task's name, found '{task}', which is taken or reserved.")
-        self.ladder.add_task(task)
-        for norm in self.task_norms():
-            norm.add_task(task)
-        self.heads[task] = nn.Linear(self.ladder.out_channels, classes)
+        if self.ladder is not None:
+            self.ladder.add_task(task)
+        for module in self.modules():
+            if isinstance(module, TaskNorm | SharedConv | OwnConv):
+                module.add_task(task)
+        channels = self.pool.stages[-1].features if self.ladder is None else self.ladder.out_channels  # type: ignore[index,union-attr]
+        self.heads[task] = nn.Linear(channels, classes)
 
     def task_norms(self) -> list[TaskNorm]:
         """The batch norms after shared convolutions, those of the pool and of the ladder."""
@@ -76,12 +81,15 @@ class AttentionNetwork(nn.Module):
             raise KeyError(f"no task '{unknown}' among {', '.join(self.heads)}")
         segments = Segments(tuple(tasks), tuple(len(images[task]) for task in tasks))
         batch = images[tasks[0]] if len(tasks) == 1 else torch.cat([images[task] for task in tasks])
-        features = self._pooled(self.ladder(self.pool(batch, segments), segments))
-        parts = segments.split(features)
+        taps = self.pool(batch, segments)
+        features = taps[-1].features if self.ladder is None else self.ladder(taps, segments)
+        parts = segments.split(self._pooled(features))
         return {task: self.heads[task](part) for task, part in zip(tasks, parts, strict=True)}
 
     def masks(self, images: Float[Tensor, "batch 3 h w"], task: str) -> list[Float[Tensor, "batch _ _ _"]]:
-        """The masks that a task puts on each stage of the pool for these images."""
+        """The masks that a task puts on each stage of the pool for these images. Raises UserError where there are none."""
+        if self.ladder is None:
+            raise UserError("Expected a network with attention masks, found one of a method without.")
         segments = Segments((task,), (len(images),))
         return self.ladder.masks(self.pool(images, segments), segments)
 
@@ -116,7 +124,7 @@ class AttentionNetwork(nn.Module):
             norm.start_from(task, others)
 
     def _part(self, part: str) -> list[nn.Module]:
-        stages = list(self.ladder.stages)
+        stages = [] if self.ladder is None else list(self.ladder.stages)
         modules: dict[str, list[nn.Module]] = {
             "pool": [self.pool],
             "ladder": [module for stage in stages for module in (stage.conv, stage.norm)],  # type: ignore[misc]

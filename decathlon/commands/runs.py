@@ -33,7 +33,13 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key, after preset or file; repeatable."),
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set method=NAME.")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="See `methods`. Short for --set method=NAME.")
+    ] = None,
+    pool_from: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Begin with that run's trained pool. Short for --set pool_from=RUN."),
+    ] = None,
     weighting: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set weighting.kind=NAME.")] = None,
     domains: Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")] = None,
     protocol: Annotated[
@@ -52,7 +58,9 @@ def train(
     from decathlon.stopping import stoppable
     from decathlon.training import train
 
-    short = {"method": method, "weighting.kind": weighting, "domains": domains, "protocol": protocol}
+    short = {
+        "method": method, "pool_from": pool_from, "weighting.kind": weighting, "domains": domains, "protocol": protocol
+    }  # fmt: skip
     resolved = resolve(preset, config, changes or [], short, run, resume)
     if dry_run:
         from decathlon.dry_run import estimate, print_estimate
@@ -220,3 +228,27 @@ def choose_checkpoint(name: str) -> Literal["last", "best"]:
     if name == "best":
         return "best"
     raise UserError(f"--checkpoint: expected last or best, found '{name}'.")
+
+
+@app.command(rich_help_panel="Training")
+def methods(as_json: Json = False) -> None:
+    """List the methods, with the parameters of their networks (WRN-28-4) under the ten official heads."""
+    from decathlon.building import method_counts
+    from decathlon.reports import table
+    from mtan_core.methods import methods as known
+
+    counts = method_counts()
+    if as_json:
+        print(json.dumps(counts))
+        return
+    rows = [
+        (
+            name,
+            f"{c['parameters']:,}",
+            f"{c['multiple']:.2f}",
+            "yes" if known()[name].pretrained else "",
+            known()[name].summary,
+        )
+        for name, c in counts.items()
+    ]
+    table("methods", ("name", "parameters", "of the pool", "from a pool", "what it is"), rows)

@@ -1,0 +1,61 @@
+"""Beginning with a pool that another network has learnt."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mtan_core.convs import ControllerConv, OwnConv, SharedConv
+from mtan_core.errors import UserError
+from mtan_core.network import AttentionNetwork
+from mtan_core.norm import TaskNorm
+
+Weights = Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def take_pool(network: AttentionNetwork, weights: Weights, where: str) -> None:
+    """Set the pool's shared weights, and each task's copies of them, to those of another network's state dict.
+
+    Scales, shifts and running statistics of batch norms become the mean over the other network's tasks. What a method
+    adds to the pool stays as it began. Raises UserError, before anything is changed, for a pool of another shape.
+    """
+    moves = [move for name, module in network.pool.named_modules() for move in _moves(f"pool.{name}", module, weights)]
+    for name, place, value in moves:
+        found = "none" if value is None else str(tuple(value.shape))
+        if value is None or value.shape != place.shape:
+            raise UserError(
+                f"{where}: expected a pool like the new one, with {name} of shape {tuple(place.shape)}, found {found}."
+            )
+    for _, place, value in moves:
+        assert value is not None
+        place.copy_(value)
+
+
+def _moves(name: str, module: nn.Module, weights: Weights) -> list[tuple[str, Tensor, Tensor | None]]:
+    """What of a module is to be set: the name in the other network, the place here, and the value there."""
+    if isinstance(module, SharedConv | OwnConv):
+        places = [*module.named_parameters(recurse=False), *_copies(module)]
+        return [(f"{name}.{key}", place, weights.get(f"{name}.{key}")) for key, place in places]
+    if isinstance(module, TaskNorm):
+        held = [*module.affine.values(), *module.statistics.values()]
+        places = [(key, place) for part in held for key, place in part.state_dict(keep_vars=True).items()]
+        return [(f"{name}.{key}", place, _mean(name, key, weights)) for key, place in places]
+    return []
+
+
+def _copies(module: SharedConv | OwnConv) -> list[tuple[str, nn.Parameter]]:
+    """What every task has a copy of: the whole convolution, or the bias beside its controller."""
+    if isinstance(module, OwnConv):
+        return [named for conv in module.own.values() for named in conv.named_parameters()]
+    if isinstance(module, ControllerConv) and module.own_bias:
+        return [("bias", conv.get_parameter("bias")) for conv in module.own.values()]
+    return []
+
+
+def _mean(name: str, key: str, weights: Weights) -> Tensor | None:
+    """The mean over tasks of one value of a batch norm: `weight`, `bias`, `mean` or `var`."""
+    part = "affine" if key in ("weight", "bias") else "statistics"
+    prefix, suffix = f"{name}.{part}.", f".{key}"
+    found = [value for full, value in weights.items() if full.startswith(prefix) and full.endswith(suffix)]
+    return torch.stack(found).mean(0) if found else None
