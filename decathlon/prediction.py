@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from decathlon.runs import Run
 
 SHORTER_SIDE = 72  # of the official images, in pixels
-SMALLEST_SIDE, MOST_PIXELS = 4, 100_000_000  # of a file: below nothing is to be seen, above memory runs out
+SMALLEST_SIDE, MOST_PIXELS = 4, 89_000_000  # of a file: below nothing is to be seen; above the decoder refuses
 BATCH = 32  # images per forward pass
 PATIENCE = 2.0  # seconds until a progress bar shows
 
