@@ -39,7 +39,7 @@ class Made:
     number: int
     images: dict[str, int]  # split -> images
     problems: list[Problem]  # images that were left out
-    notes: list[str]
+    notes: list[str]  # what was decided on the way; they stand in the store's metadata as well
 
 
 def write_store(source: Path, name: str, store: Path, taken: Collection[int], choices: Choices) -> Made:
@@ -60,7 +60,7 @@ def write_store(source: Path, name: str, store: Path, taken: Collection[int], ch
         read, place = read_any_size, str
         listing = _numbered(_divided(_listed(source, name, _free_number(taken)), choices, notes))
     listing = replace(listing, chosen=_chosen(choices))
-    made = _write(listing, store, place, read, choices, problems)
+    made = _write(listing, store, place, read, choices, problems, notes)
     bad = {problem.file for problem in made}
     counts = {split: len(set(rows.files) - bad) for split, rows in listing.splits.items()}
     write_json(store / MARKER, {"format": FORMAT, "domains": {name: list(listing.splits)}}, indent=1)
@@ -174,9 +174,10 @@ def _write(
     read: Callable[[Job], Decoded] | None,
     choices: Choices,
     told: list[Problem],
+    notes: list[str],
 ) -> list[Problem]:
     """Read and write all images; returns the problems of those left out."""
-    options = {"resplit": None, "val_share": choices.val_share, "seed": choices.seed}
+    options = {"resplit": None, "val_share": choices.val_share, "seed": choices.seed, "notes": notes}
     assembly = Assembly(listing, store, skip=choices.skip, options=options, told=told)
     try:
         with progress(f"{listing.name} (images)", len(assembly)) as advance:
@@ -205,5 +206,9 @@ def _refusal(source: Path, problems: Sequence[Problem]) -> UserError:
     first = problems[0]
     more = f"; {len(problems) - 1} more like it" if len(problems) > 1 else ""
     reason = f" ({first.detail})" if first.detail else ""
-    told = first.detail if first.file in first.detail else f"Expected whole images, found {first.kind} {first.file}{reason}"
+    told = (
+        first.detail
+        if first.file in first.detail
+        else f"Expected whole images, found {first.kind} {first.file}{reason}"
+    )
     return UserError(f"{told}{more}: mend {'them' if more else 'it'}, or leave images out by --on-error skip.")
