@@ -5,7 +5,6 @@ import copy
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from decathlon.specs import DomainSpec
 from mtan_core.convs import OwnConv, SharedConv
@@ -28,7 +27,7 @@ class SingleNetwork(nn.Module):
 
     def __init__(self, network: AttentionNetwork, spec: DomainSpec) -> None:
         super().__init__()
-        self.task = spec.name
+        self.segments = Segments((spec.name,), (1,))  # whatever reads sizes was replaced: any batch will do
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32) * 255)
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32) * 255)
         self.pool = _plain(network.pool, spec.name)
@@ -42,7 +41,7 @@ class SingleNetwork(nn.Module):
     def forward(self, images: UInt8[Tensor, "batch size size 3"]) -> Float[Tensor, "batch classes"]:
         """Probabilities of RGB images."""
         pixels = (images.float() - self.mean) / self.std
-        taps = self.pool(pixels.permute(0, 3, 1, 2), Segments((self.task,), (images.shape[0],)))
+        taps = self.pool(pixels.permute(0, 3, 1, 2), self.segments)
         carried: Tensor | None = None
         for stage, tap in zip(self.stages, taps, strict=False):  # no stage where a method has no ladder
             carried = stage(tap, carried)
@@ -55,7 +54,7 @@ class SingleStage(nn.Module):
 
     def __init__(self, stage: AttentionStage, task: str) -> None:
         super().__init__()
-        self.halve = stage.halve
+        self.shrink, self.pooled = stage.shrink, stage.pooled
         self.activate = stage.activate
         self.mask: nn.Module | None = None
         if stage.activation != "ones":
@@ -70,7 +69,7 @@ class SingleStage(nn.Module):
             seen = tap.gate if carried is None else torch.cat((tap.gate, carried), 1)
             selected = self.activate(self.mask(seen)) * selected
         carried = self.carry(selected)
-        return F.max_pool2d(carried, 2) if self.halve else carried
+        return carried if self.shrink == 1 else self.pooled(carried)
 
 
 class FixedNorm(nn.Module):
