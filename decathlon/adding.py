@@ -22,14 +22,16 @@ from decathlon.training import prepare_training, train
 from mtan_core.checkpoint import read_tensors, save_checkpoint
 from mtan_core.errors import UserError
 from mtan_core.files import replacing
+from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import SHARED
 from mtan_core.sampling import Sampler
+from mtan_core.transfer import take_pool
 
 STORE = "store"  # the new domain's images, in the new run's folder
 SHARED_PARTS = ("pool", "ladder")
 # what the whole run has in common: changed, it would change what the other domains answer
-FIXED = ("network", "norm", "method", "image_size", "precision", "channels_last", "protocol")
+FIXED = ("network", "pool", "pool_from", "norm", "method", "image_size", "precision", "channels_last", "protocol")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def new_config(addition: Addition, old: RunConfig, summary: dict[str, Any], imag
     and at least one pass over its `images`. Raises UserError for changes that would touch the other domains.
     """
     name, first = addition.name, old.phases[0]
+    if "pool" in addition.unfreeze and methods()[old.method].frozen:
+        raise UserError(f"--unfreeze: the method {old.method} keeps its pool frozen.")
     frozen = [part for part in SHARED_PARTS if part not in addition.unfreeze]
     rate = "" if first.lr is None else f"lr = {first.lr}, "
     freeze, names = json.dumps(frozen), json.dumps([name])
@@ -152,7 +156,8 @@ def _check_frozen(place: int, phase: PhaseConfig, frozen: Sequence[str]) -> None
 def _write_start(folder: Path, run: Run, config: RunConfig, spec: DomainSpec) -> None:
     """Configuration, domains and the weights to start from."""
     old = list(run.specs.values())
-    training = prepare_training(config, str(folder / STORE), folder, inherited=old)
+    unread = config.model_copy(update={"pool_from": ""})  # whose pool the old run has already
+    training = prepare_training(unread, str(folder / STORE), folder, inherited=old)
     RunFolder(folder).start(config, training.specs, {**run.folder.divisions(), **training.divisions()})
     network = extended(run, config, spec)
     state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
@@ -162,12 +167,16 @@ def _write_start(folder: Path, run: Run, config: RunConfig, spec: DomainSpec) ->
 def extended(run: Run, config: RunConfig, spec: DomainSpec) -> AttentionNetwork:
     """The run's network with one more domain: all old values as they are, the new domain's fresh.
 
-    Its batch norms begin at the mean of the old domains' scales and shifts; with `norm = "shared"` it gets statistics of
-    its own at once, so that the shared ones never move.
+    Its batch norms begin at the mean of the old domains'; with `norm = "shared"` it gets statistics of its own at once, so
+    that the shared ones never move. Copies of a trained pool, where the method has such, are made of that pool again.
     """
     specs = sorted([*run.specs.values(), spec], key=lambda one: one.number)
     network = build_network(config, {one.name: one.classes for one in specs})
     old = run.network
+    method = methods()[config.method]
+    if method.pretrained and method.conv == "own":
+        weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
+        take_pool(network, weights, f"`pool_from`: {config.pool_from}")
     if config.norm == "shared":
         for task in old.tasks:
             if all(task in norm.statistics for norm in old.task_norms()):
@@ -235,10 +244,12 @@ def cost(network: AttentionNetwork, domain: str) -> dict[str, Any]:
     """A domain's own parameters, by what they are for and as a share of the pool's."""
     own = {name: p.numel() for name, p in network.parameter_groups()[domain].items()}
     head = sum(count for name, count in own.items() if name.startswith("heads."))
+    masks = sum(count for name, count in own.items() if ".masks." in name)
     norms = sum(count for name, count in own.items() if ".affine." in name and ".masks." not in name)
     pool, total = parameter_counts(network)["pool_parameters"], sum(own.values())
+    kinds = {"masks": masks, "head": head, "norms": norms, "adapters": total - masks - head - norms, "total": total}
     return {
-        "parameters": {"masks": total - head - norms, "head": head, "norms": norms, "total": total},
+        "parameters": kinds,
         "pool_parameters": pool,
         "share_of_pool": total / pool,
     }

@@ -73,11 +73,11 @@ class TaskNorm(nn.Module):
             self.statistics = nn.ModuleDict({SHARED: self.statistics[SHARED]})
 
     def start_from(self, task: str, others: Sequence[str]) -> None:
-        """Let a task's own scale and shift begin at the mean of other tasks', which what follows was trained with."""
-        if self.mode == "domain":
-            for name, value in self.affine[task].named_parameters():
-                theirs = torch.stack([self.affine[other].get_parameter(name).detach() for other in others])
-                value.data.copy_(theirs.mean(0))
+        """Let what a task alone owns begin at the mean of other tasks', which what follows was trained with."""
+        for parts in (self.affine, self.statistics):
+            if task in parts:
+                for name, value in parts[task].state_dict().items():
+                    value.copy_(torch.stack([parts[other].state_dict()[name] for other in others]).mean(0))
 
     def thaw_own(self) -> None:
         """In a frozen norm, normalise training images by their batch again; only statistics of single tasks' own move."""

@@ -91,13 +91,15 @@ def _print_added(made: dict[str, Any]) -> None:
     from decathlon.reports import table
 
     counts, parameters = made["images"], made["parameters"]
+    kinds = {"masks": "of masks", "adapters": "of adapters", "head": "of its head", "norms": "of batch norms"}
+    parts = [f"{parameters[kind]:,} {words}" for kind, words in kinds.items() if parameters[kind]]
     images = ", ".join(f"{count} {split}" for split, count in counts.items())
     print(
         f"{made['run']}: {made['domain']} added as number {made['number']}: {made['classes']} classes, {images} images."
     )
     print(
-        f"It adds {parameters['total']:,} parameters: {parameters['masks']:,} of masks, {parameters['head']:,} of its head, "
-        f"{parameters['norms']:,} of batch norms; {made['share_of_pool']:.2%} of the pool's {made['pool_parameters']:,}."
+        f"It adds {parameters['total']:,} parameters: {', '.join(parts)}; "
+        f"{made['share_of_pool']:.2%} of the pool's {made['pool_parameters']:,}."
     )
     if made["val_accuracy"] is not None:
         points = "" if made["val_points"] is None else f", {made['val_points']:.1f} points"

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from decathlon.specs import DomainSpec
 from mtan_core.checkpoint import read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
+from mtan_core.methods import methods
 from mtan_core.network import owner_of
 from tests.conftest import Outcome
 from tests.decathlon.conftest import COLOURS, Tiny, train_tiny, write_domain, write_picture
@@ -102,6 +104,22 @@ def test_a_new_domain_learns(runs: dict[str, Path], leaves: Path, tmp_path: Path
     assert made["val_accuracy"] == evaluate_run(load_run(tmp_path / "new"), store).answers["leaves"].tally.accuracy
 
 
+@pytest.mark.parametrize("method", ["feature", "finetune", "piggyback", "mtan+parallel"])
+def test_other_methods_are_extended_too(
+    trained: Path, challenge: Tiny, leaves: Path, tmp_path: Path, method: str
+) -> None:
+    source, new = tmp_path / "source", tmp_path / "new"
+    train_tiny(challenge.store, source, f"method={method}", f"pool_from={trained}", "phases=[{epochs = 1}]")
+    made = add(source, leaves, new)
+    old = list(RunFolder(source).specs())
+    expected, found = logits_of(source, old), logits_of(new, old)
+    assert all(torch.equal(found[domain], expected[domain]) for domain in old) and made["others_unchanged"]
+    assert all(bool(value.isfinite().all()) for value in weights_of(new).values())
+    frozen = methods()[method].frozen
+    with pytest.raises(UserError, match="frozen") if frozen else nullcontext():
+        add(source, leaves, tmp_path / "thawed", unfreeze=("pool",))
+
+
 def test_what_is_reported(runs: dict[str, Path], challenge: Tiny, leaves: Path, tmp_path: Path) -> None:
     made = add(
         runs["domain"],
@@ -111,7 +129,9 @@ def test_what_is_reported(runs: dict[str, Path], challenge: Tiny, leaves: Path, 
         data=str(challenge.store),
     )
     assert made["images"] == {"train": 19, "val": 5} and made["number"] == 11 and made["mirror"]
-    assert sum(made["parameters"][part] for part in ("masks", "head", "norms")) == made["parameters"]["total"]
+    assert (
+        sum(made["parameters"][part] for part in ("masks", "head", "norms", "adapters")) == made["parameters"]["total"]
+    )
     assert made["share_of_pool"] == made["parameters"]["total"] / made["pool_parameters"]
     assert made["val_points"] == 1000 * max(0.0, 1 - (1 - made["val_accuracy"]) / 0.8) ** 2
     assert set(made["others"]) == {"daimlerpedcls", "dtd", "svhn"}
@@ -127,12 +147,8 @@ def test_what_a_domain_costs_on_the_papers_network(norm: str, norms: int) -> Non
     config = load_config("wrn28-4", None, [f"norm={norm}"])
     network = build_network(config, {"svhn": 10, "leaves": 7})
     found = cost(network, "leaves")
-    assert found["parameters"] == {
-        "masks": 261_344,
-        "head": 7 * 257,
-        "norms": norms,
-        "total": 261_344 + 7 * 257 + norms,
-    }
+    own = {"masks": 261_344, "head": 7 * 257, "norms": norms, "adapters": 0}
+    assert found["parameters"] == {**own, "total": sum(own.values())}
     assert found["pool_parameters"] == 5_850_528
 
 
