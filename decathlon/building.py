@@ -1,5 +1,6 @@
 """From a configuration to a network."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -7,13 +8,17 @@ from torch import nn
 
 from decathlon.config import RunConfig, load_config
 from decathlon.specs import official_domains
+from mtan_core.backbone import Backbone, find_module
 from mtan_core.convs import AdaptedConv, ControllerConv, OwnConv, Scores, SharedConv
+from mtan_core.errors import UserError
 from mtan_core.ladder import Ladder
 from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import TaskNorm
 from mtan_core.pools import WideResNet
 from mtan_core.resnet26 import ResNet26
+
+_ADDED = re.compile(r"\.(own|affine)\.")  # in the names of what every domain has its own of
 
 
 def build(preset: str = "wrn28-4") -> AttentionNetwork:
@@ -28,16 +33,26 @@ def build_network(config: RunConfig, classes: Mapping[str, int]) -> AttentionNet
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         method = methods()[config.method]
-        pool = (
-            ResNet26(config.norm, method.conv)
-            if config.pool == "resnet26"
-            else WideResNet(shape.depth, shape.width, config.norm, shape.last_momentum, method.conv)
-        )
-        ladder = Ladder(pool.stages, config.norm, shape.mask_activation) if method.ladder else None
+        pool = make_pool(config)
+        ladder = Ladder(pool.stages, config.norm, shape.mask_activation) if method.ladder else None  # type: ignore[arg-type]
         network = AttentionNetwork(pool, ladder, classes, shape.head_pool)
         if shape.init == "he":
             _he(network)
     return network.to(memory_format=torch.channels_last) if config.channels_last else network
+
+
+def make_pool(config: RunConfig) -> nn.Module:
+    """The network that domains share. Raises UserError for a backbone that is not there, or that the method cannot adapt."""
+    shape, conv = config.network, methods()[config.method].conv
+    if config.pool == "wrn":
+        return WideResNet(shape.depth, shape.width, config.norm, shape.last_momentum, conv)
+    if config.pool == "resnet26":
+        return ResNet26(config.norm, conv)
+    if conv != "shared":
+        raise UserError(
+            f'`method = "{config.method}"` adapts the convolutions of wrn or resnet26, found pool = "{config.pool}".'
+        )
+    return Backbone(find_module(config.pool), shape.nodes, config.norm, config.image_size)
 
 
 def _he(network: nn.Module) -> None:
@@ -59,23 +74,18 @@ def parameter_counts(network: AttentionNetwork) -> dict[str, int]:
     norms = sum(p.numel() for name, p in named.items() if ".affine." in name and ".masks." not in name)
     one_set = sum(2 * norm.channels for norm in network.task_norms())
     total = sum(p.numel() for p in named.values())
-    return {
-        "parameters": total - norms + one_set,
-        "pool_parameters": sum(_once(module) for module in network.pool.modules()),
-        "norm_parameters": norms - one_set,
-    }
+    pool = sum(p.numel() for name, p in named.items() if name.startswith("pool.") and not _ADDED.search(name))
+    pool += sum(_once(module) for module in network.pool.modules())
+    return {"parameters": total - norms + one_set, "pool_parameters": pool, "norm_parameters": norms - one_set}
 
 
 def _once(module: nn.Module) -> int:
-    """What a part of a pool costs one network alone, without what methods add to it."""
+    """What one network alone has of what stands once for every domain."""
     if isinstance(module, TaskNorm):
         return 2 * module.channels
     if isinstance(module, OwnConv):
         return sum(p.numel() for p in next(iter(module.own.values())).parameters())
-    if isinstance(module, SharedConv):
-        moved = module.out_channels if isinstance(module, ControllerConv) and module.own_bias else 0  # the bias
-        return sum(p.numel() for p in module.parameters(recurse=False)) + moved
-    return 0
+    return module.out_channels if isinstance(module, ControllerConv) and module.own_bias else 0  # the bias
 
 
 def method_counts() -> dict[str, dict[str, float]]:
@@ -100,7 +110,7 @@ def multiple(network: AttentionNetwork) -> float:
     if network.ladder is not None:
         return counts["parameters"] / counts["pool_parameters"]
     convs = [module for module in network.pool.modules() if isinstance(module, SharedConv | OwnConv)]
-    pool = sum(_once(conv) for conv in convs)
+    pool = sum(p.numel() for conv in convs for p in conv.parameters(recurse=False)) + sum(_once(conv) for conv in convs)
     return (pool + 9 * sum(_added(conv, network.tasks[0]) for conv in convs)) / pool
 
 

@@ -23,6 +23,8 @@ from pydantic import (
 from mtan_core.errors import UserError, nearest
 from mtan_core.methods import methods
 
+POOLS = ("wrn", "resnet26")
+
 
 def _names(value: Any) -> Any:
     """`a,b,c` as a list."""
@@ -36,6 +38,14 @@ def _once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"each name once, found {', '.join(names)}")
     return names
+
+
+def _known_pool(name: str) -> str:
+    if name not in POOLS and not all(name.partition(":")):
+        raise ValueError(
+            f"expected {', '.join(POOLS)}, torchvision:NAME, timm:NAME or MODULE:CALLABLE, found '{name}'{nearest(name, POOLS)}"
+        )
+    return name
 
 
 def _known_method(name: str) -> str:
@@ -59,6 +69,7 @@ class NetworkConfig(Frozen):
 
     depth: int = Field(28, ge=10, le=1000, description="depth of the Wide ResNet, 6n + 4")
     width: int = Field(4, ge=1, le=64, description="width factor of the Wide ResNet")
+    nodes: Names = Field((), description="where ladders tap another pool (default: wherever its maps change in size)")
     head_pool: Literal["global", "8x8"] = Field(
         "global", description="what of the last map a head averages: all of it, or its upper left 8x8 pixels"
     )
@@ -169,8 +180,10 @@ class RunConfig(Frozen):
     method: Annotated[str, AfterValidator(_known_method)] = Field(
         "mtan", description="how domains share a network, see `methods`", json_schema_extra={"enum": [*methods()]}
     )
-    pool: Literal["wrn", "resnet26"] = Field(
-        "wrn", description="the network that domains share: a Wide ResNet, or the ResNet-26 of the adapter papers"
+    pool: Annotated[str, AfterValidator(_known_pool)] = Field(
+        "wrn",
+        description="the network that domains share: wrn (a Wide ResNet), resnet26 (of the adapter papers), "
+        "torchvision:NAME, timm:NAME, or MODULE:CALLABLE of your own",
     )
     pool_from: str = Field("", description="a run whose trained pool the new one begins with (default: none)")
     norm: Literal["domain", "statistics", "shared"] = Field(

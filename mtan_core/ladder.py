@@ -29,9 +29,9 @@ class Mask(nn.Module):
 class AttentionStage(nn.Module):
     """All tasks' masks at one stage, and the convolution `f` that carries what they selected to the next.
 
-    `carried_channels` is 0 at the first stage; with `halve` what is carried on is pooled to half its side.
-    `activation`: "sigmoid" (the paper); the softmaxes over channels or
-    pixels show why not; "ones" switches the masks off (an ablation).
+    `carried_channels` is 0 at the first stage; what is carried on is pooled to the `shrink`-th part of its side.
+    `activation`: "sigmoid" (the paper); the softmaxes over channels or pixels show why not; "ones" switches the masks off
+    (an ablation).
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class AttentionStage(nn.Module):
         out_channels: int,
         norm: NormMode,
         activation: MaskActivation = "sigmoid",
-        halve: bool = False,
+        shrink: int = 1,
     ) -> None:
         super().__init__()
-        self.tap, self.carried_channels, self.activation, self.halve = tap, carried_channels, activation, halve
+        self.tap, self.carried_channels, self.activation, self.shrink = tap, carried_channels, activation, shrink
         self.masks = nn.ModuleDict()
         self.conv = nn.Conv2d(tap.features, out_channels, 3, padding=1)
         self.norm = TaskNorm(out_channels, norm)
@@ -56,10 +56,14 @@ class AttentionStage(nn.Module):
         selected = tap.features
         if self.activation != "ones":
             selected = self.mask(tap.gate, carried, segments) * tap.features
-        if not self.halve:
+        if self.shrink == 1:
             return self.norm(self.conv(selected), segments, relu=True)
-        # pooling first is the same, and leaves a quarter of the values to rectify
-        return F.max_pool2d(self.norm(self.conv(selected), segments), 2).relu_()
+        # pooling first is the same, and leaves fewer values to rectify
+        return self.pooled(self.norm(self.conv(selected), segments)).relu_()
+
+    def pooled(self, carried: Float[Tensor, "batch out h w"]) -> Float[Tensor, "batch out _ _"]:
+        """Max-pooled to the size of the next stage."""
+        return F.max_pool2d(carried, self.shrink, ceil_mode=self.tap.round_up)
 
     def mask(
         self, gate: Float[Tensor, "batch gate h w"], carried: Tensor | None, segments: Segments
@@ -91,9 +95,9 @@ class Ladder(nn.Module):
         channels = [stage.features for stage in stages]
         outputs = [*channels[1:], channels[-1]]
         carried = [0, *outputs[:-1]]
-        halve = [*[True] * (len(stages) - 1), False]
-        rows = zip(stages, carried, outputs, halve, strict=True)
-        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation, h) for tap, c, out, h in rows)
+        shrinks = [*(stage.shrink for stage in stages[:-1]), 1]
+        rows = zip(stages, carried, outputs, shrinks, strict=True)
+        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation, by) for tap, c, out, by in rows)
         self.out_channels = outputs[-1]
 
     def add_task(self, task: str) -> None:

@@ -20,10 +20,12 @@ class Tap(NamedTuple):
 
 
 class StageChannels(NamedTuple):
-    """The channels of one stage's tap."""
+    """The channels of one stage's tap, and how many times smaller the sides of the next stage are."""
 
     gate: int
     features: int
+    shrink: int = 2
+    round_up: bool = True  # whether a remainder makes one pixel more
 
 
 class Pool(Protocol):
