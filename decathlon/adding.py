@@ -13,6 +13,8 @@ from decathlon.building import build_network, parameter_counts
 from decathlon.config import PhaseConfig, RunConfig, load_config
 from decathlon.data.custom import Choices, write_store
 from decathlon.data.store import Store, open_store
+from decathlon.own_store import NAME as OWN_STORE
+from decathlon.own_store import carry_over
 from decathlon.reports import common_domains, evaluate_run
 from decathlon.resuming import refuse_differences
 from decathlon.runs import Choice, Run, RunFolder, load_run
@@ -28,7 +30,6 @@ from mtan_core.norm import SHARED
 from mtan_core.sampling import Sampler
 from mtan_core.transfer import take_pool
 
-STORE = "store"  # the new domain's images, in the new run's folder
 SHARED_PARTS = ("pool", "ladder")
 # what the whole run has in common: changed, it would change what the other domains answer
 FIXED = ("network", "pool", "pool_from", "norm", "method", "image_size", "precision", "channels_last", "protocol")
@@ -49,15 +50,16 @@ class Addition:
 
     @property
     def store(self) -> Path:
-        return self.run / STORE
+        return self.run / OWN_STORE
 
 
-def begin(addition: Addition, resume: bool = False) -> RunConfig:
+def begin(addition: Addition, resume: bool = False, data: str | None = None) -> RunConfig:
     """Write the new run, ready to be trained, with the store of the new domain in it; returns its configuration.
 
     It appears whole or not at all. With `resume`, a run that is there is checked and taken as it is. Raises UserError for
-    a bad name, bad images or bad keys, before anything is written.
+    a bad name, bad images, bad keys, or `data` without any of the old domains, before anything is written.
     """
+    _old_data(addition, data)
     run = finished_run(addition.source, addition.checkpoint)
     if resume and (addition.run / "config.toml").is_file():
         return _begun(addition, run)
@@ -67,8 +69,9 @@ def begin(addition: Addition, resume: bool = False) -> RunConfig:
     with replacing(addition.run) as temporary:
         temporary.mkdir()
         numbers = {spec.number for spec in run.specs.values()}
-        write_store(addition.images, addition.name, temporary / STORE, numbers, addition.choices)
-        store = open_store(temporary / STORE)
+        write_store(addition.images, addition.name, temporary / OWN_STORE, numbers, addition.choices)
+        carry_over(addition.source, temporary, addition.name)
+        store = open_store(temporary / OWN_STORE)
         config = new_config(addition, run.config, run.folder.summary() or {}, len(store.split(addition.name, "train")))
         _write_start(temporary, run, config, store.specs[addition.name])
     return config
@@ -77,7 +80,9 @@ def begin(addition: Addition, resume: bool = False) -> RunConfig:
 def finished_run(path: Path, checkpoint: Choice = "last") -> Run:
     """A run that is to be extended or cut. Raises UserError where there is none, and for one that is still in training."""
     if RunFolder(path).config() and RunFolder(path).summary() is None:
-        raise UserError(f"Expected a finished run, found one that is still to be trained: {path} (see train --resume).")
+        raise UserError(
+            f"Expected a finished run, found one that is still to be trained: {path} (go on with it by --resume)."
+        )
     return load_run(path, checkpoint, "cpu")
 
 
@@ -157,7 +162,7 @@ def _write_start(folder: Path, run: Run, config: RunConfig, spec: DomainSpec) ->
     """Configuration, domains and the weights to start from."""
     old = list(run.specs.values())
     unread = config.model_copy(update={"pool_from": ""})  # whose pool the old run has already
-    training = prepare_training(unread, str(folder / STORE), folder, inherited=old)
+    training = prepare_training(unread, str(folder / OWN_STORE), folder, inherited=old)
     RunFolder(folder).start(config, training.specs, {**run.folder.divisions(), **training.divisions()})
     network = extended(run, config, spec)
     state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
@@ -193,10 +198,9 @@ def add_domain(
     addition: Addition, data: str | None = None, resume: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
     """Begin the run, unless it was begun before, train it to its end, and report on it (see `report`)."""
-    old_data = _old_data(addition, data)
-    config = begin(addition, resume)
+    config = begin(addition, resume, data)
     train(config, str(addition.store), addition.run, resume=True, stop=stop)
-    return report(addition, old_data)
+    return report(addition, _old_data(addition, data))
 
 
 def _old_data(addition: Addition, data: str | None) -> Store | None:

@@ -7,6 +7,7 @@ from typing import Any
 from decathlon.adding import finished_run
 from decathlon.building import build_network, own_parameters, parameter_counts
 from decathlon.config import RunConfig
+from decathlon.own_store import carry_over
 from decathlon.runs import RunFolder, load_weights
 from mtan_core.checkpoint import read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError
@@ -35,6 +36,7 @@ def drop_domain(source: Path, name: str, run: Path) -> dict[str, Any]:
         for checkpoint in _checkpoints(whole.folder):
             _copy_checkpoint(checkpoint, folder, name)
         _copy_metrics(whole.folder, folder, name)
+        carry_over(source, temporary, name)
         network = build_network(config, {spec.name: spec.classes for spec in specs})
         load_weights(network, folder.checkpoint())
         own = {spec.name: own_parameters(network, spec.name) for spec in specs}

@@ -64,7 +64,7 @@ def add_domain(
     from decathlon import adding
     from decathlon.data.custom import Choices
     from decathlon.specs import Fit
-    from decathlon.stopping import stoppable
+    from decathlon.stopping import repeatable, stoppable
 
     _one_of("--fit", fit, ("crop", "squash"))
     _one_of("--on-error", on_error, ("fail", "skip"))
@@ -73,8 +73,10 @@ def add_domain(
         _one_of("--unfreeze", part, adding.SHARED_PARTS)
     choices = Choices(cast(Fit | None, fit), mirror, baseline_error, val_share, seed, on_error == "skip")
     addition = adding.Addition(run, name, images, new_run, choices, changes or [], parts, choose_checkpoint(checkpoint))
+    with repeatable("Run it again."):
+        adding.begin(addition, resume, data)
     with stoppable(f"the same command and --resume ({new_run})") as stop:
-        made = adding.add_domain(addition, data, resume, stop)
+        made = adding.add_domain(addition, data, True, stop)
     if as_json:
         print(json.dumps(made))
     else:

@@ -107,15 +107,15 @@ def evaluate(
 ) -> None:
     """Accuracy (a fraction) and loss (nats) of a run on a labelled split."""
     from decathlon.data.store import open_store
+    from decathlon.own_store import with_added
     from decathlon.reports import evaluate_run, table
     from decathlon.runs import load_run
     from mtan_core.files import check_output, write_json
 
     if confusion is not None:
         check_output(confusion)
-    evaluation = evaluate_run(
-        load_run(run, choose_checkpoint(checkpoint), device), open_store(data), split, domains, reestimate, batch_size
-    )
+    loaded, store = load_run(run, choose_checkpoint(checkpoint), device), with_added(open_store(data), run)
+    evaluation = evaluate_run(loaded, store, split, domains, reestimate, batch_size)
     if confusion is not None:
         write_json(confusion, {d: answer.confusion.tolist() for d, answer in evaluation.answers.items()})
     if as_json:
@@ -151,13 +151,14 @@ def submit(
 ) -> None:
     """Predict every test image and write results.json; the one command that looks at test images."""
     from decathlon.data.store import open_store
+    from decathlon.own_store import with_added
     from decathlon.reports import notes, submit_run
     from decathlon.runs import load_run
 
     if split not in ("test", "val"):
         raise UserError(f"--split: expected test or val, found '{split}'.")
     loaded = load_run(run, choose_checkpoint(checkpoint), device)
-    written = submit_run(loaded, open_store(data), out, split, domains, views, zipped)
+    written = submit_run(loaded, with_added(open_store(data), run), out, split, domains, views, zipped)
     without = [f"{name} has no {split} split and was left out" for name in written["without_split"]]
     told = [*notes(loaded, split, written["domains"], written["not_in_store"]), *without]
     if as_json:

@@ -89,9 +89,17 @@ class StoredSplit:
 class Store:
     """The finished domains of a store, in the order of their numbers; made by `open_store`."""
 
-    def __init__(self, where: str, filesystem: pafs.FileSystem | None, path: str, splits: dict[str, list[str]]) -> None:
+    def __init__(
+        self,
+        where: str,
+        filesystem: pafs.FileSystem | None,
+        path: str,
+        splits: dict[str, list[str]],
+        more: "dict[str, Store] | None" = None,
+    ) -> None:
         self.where = where
         self._filesystem, self._path, self._splits = filesystem, path, splits
+        self._more = more or {}  # domains that lie in another store
         self._opened: dict[tuple[str, str], StoredSplit] = {}
 
     @cached_property
@@ -110,7 +118,14 @@ class Store:
     def select(self, domains: str | Iterable[str] | None) -> "Store":
         """The same store with the wanted domains only (`a,b,c` or a list; None: all). Raises UserError for an absent one."""
         chosen = choose_domains(domains, self.domains, self.where)
-        return Store(self.where, self._filesystem, self._path, {name: self._splits[name] for name in chosen})
+        splits = {name: self._splits[name] for name in chosen}
+        return Store(self.where, self._filesystem, self._path, splits, self._more)
+
+    def with_more(self, other: "Store") -> "Store":
+        """The same store with the domains of another one that it has not got itself."""
+        more = {name: other for name in other.domains if name not in self._splits}
+        splits = {**self._splits, **{name: other.splits(name) for name in more}}
+        return Store(self.where, self._filesystem, self._path, splits, {**self._more, **more})
 
     def splits(self, domain: str) -> list[str]:
         """The splits of a domain, of train, val and test in this order."""
@@ -122,6 +137,8 @@ class Store:
         """The images of one split. Raises UserError where the store has not got it, or its file is damaged."""
         if split not in self.splits(domain):
             raise UserError(f"{domain} in {self.where} has no split '{split}'{nearest(split, self._splits[domain])}.")
+        if domain in self._more:
+            return self._more[domain].split(domain, split)
         if (domain, split) not in self._opened:
             buffer = self._map(f"{domain}/{split}.arrow")
             self._opened[domain, split] = StoredSplit(buffer, f"{self.where}/{domain}/{split}.arrow")
@@ -129,6 +146,8 @@ class Store:
 
     def metadata(self, domain: str, split: str) -> dict[str, Any]:
         """How a split was made: spec, source, counts of what was skipped, resplit seed, measured mean and std."""
+        if domain in self._more:
+            return self._more[domain].metadata(domain, split)
         name = f"{domain}/{split}.arrow"
         return _file_metadata(partial(self._open, name), f"{self.where}/{name}")
 

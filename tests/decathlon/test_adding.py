@@ -187,7 +187,7 @@ def test_it_goes_on_by_train_as_well(runs: dict[str, Path], leaves: Path, tmp_pa
 
 
 def test_an_extended_run_can_be_extended_and_cut(
-    runs: dict[str, Path], leaves: Path, tmp_path: Path, challenge: Tiny
+    runs: dict[str, Path], leaves: Path, tmp_path: Path, challenge: Tiny, mtan: Mtan
 ) -> None:
     """Dropping is the inverse of adding, for any domain of the run."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -206,8 +206,11 @@ def test_an_extended_run_can_be_extended_and_cut(
     assert summary["domains"] == ["daimlerpedcls", "dtd", "leaves"] and summary["dropped"] == ["more-leaves", "svhn"]
     rest = ["daimlerpedcls", "dtd", "leaves"]
     assert all(torch.equal(logits_of(tmp_path / "fourth", rest)[d], logits_of(first, rest)[d]) for d in rest)
-    answers = evaluate_run(load_run(tmp_path / "fourth"), open_store(challenge.store)).answers
-    assert set(answers) == {"daimlerpedcls", "dtd"}
+    assert open_store(second / "store").domains == ["leaves", "more-leaves"]
+    outcome = mtan("decathlon", "evaluate", tmp_path / "fourth", "--data", challenge.store, "--json")
+    found = json.loads(outcome.out)["domains"]
+    assert set(found) == {"daimlerpedcls", "dtd", "leaves"} and "left out" not in outcome.err
+    assert found["leaves"]["seen"] == 5
 
 
 def test_an_ordinary_run_without_a_domain(trained: Path, challenge: Tiny, tmp_path: Path, mtan: Mtan) -> None:
@@ -239,6 +242,16 @@ def test_the_official_tenth_domain_evaluates_submits_and_scores(
     assert submitted.code == 0 and json.loads(submitted.out)["domains"] == ["daimlerpedcls", "dtd", "svhn"]
     scored = mtan("decathlon", "score", results, "--annotations", challenge.hidden, "--json")
     assert scored.code == 0 and json.loads(scored.out)["domains"]["dtd"]["missing"] == 0
+
+
+def test_a_domain_without_test_is_left_out_of_a_submission(
+    trained: Path, challenge: Tiny, leaves: Path, tmp_path: Path, mtan: Mtan
+) -> None:
+    add(trained, leaves, tmp_path / "new")
+    words = ("decathlon", "submit", tmp_path / "new", "--data", challenge.store, "--out", tmp_path / "results.json")
+    outcome = mtan(*words)
+    assert outcome.code == 0 and "leaves has no test split and was left out" in outcome.out
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 30
 
 
 def test_unfrozen_parts_learn_and_the_report_says_what_it_cost(
