@@ -119,7 +119,7 @@ class AttentionNetwork(nn.Module):
                     _thaw_own(module)
 
     def start_from(self, task: str, others: Sequence[str]) -> None:
-        """Let a new task's own batch-norm scales and shifts begin at the mean of those that other tasks have learnt."""
+        """Let a new task's own batch norms after shared convolutions begin at the mean of those that other tasks have learnt."""
         for norm in self.task_norms():
             norm.start_from(task, others)
 
