@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decathlon.data.store import open_store
+from decathlon.gradients import GradientCosines, gradient_cosines
 from decathlon.mask_figures import Heat, feature_grid, heat_maps
-from decathlon.masks import Channel, GradientCosines, MaskUse, check_masks, feature_maps, gradient_cosines, mask_use
+from decathlon.masks import Channel, MaskUse, check_masks, feature_maps, mask_use
 from decathlon.reports import table
 from decathlon.runs import Choice, Run, load_run
 from mtan_core.errors import UserError
@@ -102,7 +103,15 @@ def draw(path: Path, run: Run, use: MaskUse, gradients: GradientCosines | None) 
         Heat("overlap: correlation of\nmean masks per channel", np.mean(use.correlations, axis=0), names, -1, 1)
     )
     if gradients is not None:
-        heats.append(Heat("cosine of gradients\non the shared pool", gradients.cosines, names, -1, 1))
+        heats.append(
+            Heat(
+                "cosine of gradients on the shared pool\n(diagonal: with own other batches)",
+                gradients.cosines,
+                names,
+                -1,
+                1,
+            )
+        )
     strips = [
         (f"stage {s}: mean mask of every channel (domains from top to bottom as above)", means)
         for s, means in enumerate(use.means)
@@ -132,7 +141,7 @@ def _print_use(use: MaskUse) -> None:
             zip(use.domains, use.images.values(), np.stack(use.spreads, axis=1), strict=True)
         )
     ]
-    table(f"Mean mask on {use.split} (and spread)", ("domain", *stages, "images"), rows)
+    table(f"Mean mask on {use.split} (± spread)", ("domain", *stages, "images"), rows)
     print("Overlap: correlation of the mean masks per channel, mean over stages; 0: unrelated, 1: the same channels.")
     _print_matrix(use.domains, np.mean(use.correlations, axis=0))
     print("Most shared channels (lowest to highest mean mask of a domain):")
@@ -147,12 +156,12 @@ def _channel(channel: Channel) -> str:
 
 
 def _print_gradients(gradients: GradientCosines) -> None:
-    print(f"Cosines of gradients on the shared pool, mean over {gradients.batches} batches; on the diagonal between "
-          "batches of one domain.")  # fmt: skip
+    print(f"Cosines of gradients on the shared pool, mean over its convolutions and {gradients.batches} batches; "
+          "on the diagonal between batches of one domain.")  # fmt: skip
     _print_matrix(gradients.domains, gradients.cosines)
     for word, sign in (("help each other", 1), ("are in conflict", -1)):
         pairs = [f"{a} and {b} {cosine:.2f} (±{error:.2f})" for a, b, cosine, error in gradients.pairs(sign)]
-        told = ", ".join(pairs) or "no pair stands out from the noise of the batches (by 3 standard errors)"
+        told = ", ".join(pairs) or "no pair beyond the noise of the batches"
         print(f"Which {word}: {told}.")
 
 

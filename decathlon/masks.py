@@ -1,6 +1,5 @@
-"""What the masks of a run select: how much of the pool each domain uses, how far domains share it, and whose gradients agree."""
+"""What the masks of a run select: how much of the pool each domain uses, and how far domains share it."""
 
-import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,22 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from decathlon.data.store import Store
 from decathlon.mask_figures import FeatureMaps
 from decathlon.prediction import find_images, read_image, square
 from decathlon.reports import checked_split, common_domains
 from decathlon.runs import Run
-from decathlon.training_images import TrainingImages, training_images
 from decathlon.views import normalise
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
-from mtan_core.norm import SHARED
 from mtan_core.progress import progress
-from mtan_core.sampling import keyed_generator
 from mtan_core.segments import Segments
-from mtan_core.step import classification_loss
 
 Matrix = NDArray[np.float64]
 CHUNK = 32  # images per forward pass: all stages' masks are held at once
@@ -113,41 +107,6 @@ class MaskUse:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class GradientCosines:
-    """How the gradients of the domains' losses with respect to the shared pool agree, over several batches of each.
-
-    A cosine above 0 says that a small step for one domain lowers the other's loss, one below 0 that it raises it.
-    """
-
-    domains: list[str]
-    cosines: Matrix  # (domains, domains): means over batches; on the diagonal, a domain's cosine with its next batch
-    errors: Matrix  # (domains, domains): standard errors of these means; NaN for a single batch
-    batches: int
-    parameters: int  # of the pool that are shared
-
-    def pairs(self, sign: int, certainty: float = 3.0) -> list[tuple[str, str, float, float]]:
-        """Pairs with cosines of this sign, so many standard errors from 0, the farthest first: names, cosine, error."""
-        rows = [
-            (self.domains[a], self.domains[b], float(self.cosines[a, b]), float(self.errors[a, b]))
-            for a, b in zip(*np.triu_indices(len(self.domains), 1), strict=True)
-        ]
-        return sorted((row for row in rows if sign * row[2] > certainty * row[3]), key=lambda row: -sign * row[2])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form; errors are null where there was one batch only."""
-        known = self.batches > 1
-        return {
-            "domains": self.domains, "cosine": self.cosines.tolist(), "error": self.errors.tolist() if known else None,
-            "batches": self.batches, "parameters": self.parameters,
-            "help": [_pair(row) for row in self.pairs(1)], "conflict": [_pair(row) for row in self.pairs(-1)],
-        }  # fmt: skip
-
-
-def _pair(row: tuple[str, str, float, float]) -> dict[str, Any]:
-    return {"domains": list(row[:2]), "cosine": row[2], "error": row[3]}
-
-
 def check_masks(run: Run) -> None:
     """Raises UserError for a run whose network has no masks."""
     if run.network.ladder is None:
@@ -210,53 +169,6 @@ def _moments(
         )
         for total, square in zip(sums, squares, strict=True)
     ]
-
-
-def gradient_cosines(run: Run, store: Store, domains: str | None = None, batches: int = 8) -> GradientCosines | None:
-    """Cosines between the gradients of the domains' losses on training batches, as the run's recipe makes them.
-
-    Gradients are those of training mode, with respect to the pool's parameters that all domains share, in fp32. They are
-    taken on a copy of the network: neither a weight nor a running statistic of the run changes. None where the pool
-    shares no parameter.
-    """
-    names = common_domains(run, store, domains)
-    for name in names:
-        checked_split(run, store, name, "train")
-    sources = {name: training_images(run.config, store, name, run.device) for name in names}
-    network = copy.deepcopy(run.network).requires_grad_(True).train()
-    shared = [p for name, p in network.parameter_groups()[SHARED].items() if name.startswith("pool.")]
-    if not shared:
-        return None
-    found: list[Matrix] = []
-    before: torch.Tensor | None = None
-    with progress("gradients", total=(batches + 1) * len(names)) as advance:
-        for number in range(batches + 1):  # the last one only for the others to be compared with
-            rows = []
-            for name, source in sources.items():
-                rows.append(_gradient(run, source, number, network, shared))
-                advance(note=name)
-            now = F.normalize(torch.stack(rows), dim=1)
-            if before is not None:
-                cosines = (before @ before.T).fill_diagonal_(0) + torch.diag((before * now).sum(1))
-                found.append(cosines.cpu().double().numpy())
-            before = now
-    stack = np.stack(found)
-    errors = stack.std(axis=0, ddof=1) / np.sqrt(batches) if batches > 1 else np.full(stack.shape[1:], np.nan)
-    return GradientCosines(names, stack.mean(axis=0), errors, batches, sum(p.numel() for p in shared))
-
-
-def _gradient(
-    run: Run, source: TrainingImages, number: int, network: AttentionNetwork, shared: Sequence[torch.nn.Parameter]
-) -> torch.Tensor:
-    """The gradient of a domain's loss on its batch of that number, as one vector."""
-    domain = source.parts[0].spec.name
-    rng = keyed_generator(run.config.seed, "gradients", domain, number)
-    places = rng.choice(len(source), min(run.config.batch_size, len(source)), replace=False)
-    batch = source.batch(places, number)
-    loss = classification_loss(network(batch.images, domain), batch, run.config.label_smoothing)
-    made = torch.autograd.grad(loss, shared, allow_unused=True)
-    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(shared, made, strict=True)]
-    return torch.cat([gradient.reshape(-1) for gradient in whole])
 
 
 def cosine_matrix(rows: NDArray[Any]) -> Matrix:

@@ -78,7 +78,7 @@ def masks(
     limit: Annotated[int, typer.Option(min=1, help="At most so many images of each domain.")] = 500,
     batches: Annotated[
         int, typer.Option(min=0, help="Training batches of each domain for the cosines of gradients; 0: none.")
-    ] = 8,
+    ] = 16,
     figure: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Also draw all this.")] = None,
     images: Annotated[
         list[Path] | None,
