@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from decathlon.building import build_network, parameter_counts
-from decathlon.config import PhaseConfig, RunConfig, load_config
+from decathlon.config import RunConfig, load_config, parse_config
 from decathlon.data.custom import Choices, write_store
 from decathlon.data.store import Store, open_store
 from decathlon.own_store import NAME as OWN_STORE
@@ -120,11 +120,9 @@ def new_config(addition: Addition, old: RunConfig, summary: dict[str, Any], imag
     if "pool" in addition.unfreeze and methods()[old.method].frozen:
         raise UserError(f"--unfreeze: the method {old.method} keeps its pool frozen.")
     frozen = [part for part in SHARED_PARTS if part not in addition.unfreeze]
-    rate = "" if first.lr is None else f"lr = {first.lr}, "
-    freeze, names = json.dumps(frozen), json.dumps([name])
+    rate = "" if first.lr is None else f", lr = {first.lr}"
     changes = [
-        f"domains={names}", "weighting={}", "accumulate=1",
-        f"phases=[{{epochs = {first.epochs}, {rate}domains = {names}, freeze = {freeze}, shared_only = true}}]",
+        f"domains={json.dumps([name])}", "weighting={}", "accumulate=1", f"phases=[{{epochs = {first.epochs}{rate}}}]"
     ]  # fmt: skip
     if old.sampling == "joint":
         as_before = round(summary["steps"] / summary["epochs"]) if summary.get("epochs") else 1
@@ -133,11 +131,20 @@ def new_config(addition: Addition, old: RunConfig, summary: dict[str, Any], imag
     if addition.choices.fit:
         changes.append(f"fit.{name}={addition.choices.fit}")
     config = load_config(None, addition.source / "config.toml", [*changes, *addition.changes])
-    _refuse_touching(old, config, name, frozen)
-    return config
+    _refuse_touching(old, config, name)
+    return _standing_still(config, name, frozen)
 
 
-def _refuse_touching(old: RunConfig, new: RunConfig, name: str, frozen: Sequence[str]) -> None:
+def _standing_still(config: RunConfig, name: str, frozen: Sequence[str]) -> RunConfig:
+    """With the shared parts frozen and the domain alone in every phase, also in those that the user wrote."""
+    tree = config.model_dump(mode="json", exclude_none=True)
+    for phase in tree["phases"]:
+        also = [part for part in phase["freeze"] if part not in SHARED_PARTS]
+        phase |= {"domains": [name], "freeze": [*frozen, *also], "shared_only": True}
+    return parse_config(tree, "--set")
+
+
+def _refuse_touching(old: RunConfig, new: RunConfig, name: str) -> None:
     """Raises UserError for a change that would reach beyond the new domain."""
     for key in FIXED:
         if getattr(old, key) != getattr(new, key):
@@ -146,16 +153,6 @@ def _refuse_touching(old: RunConfig, new: RunConfig, name: str, frozen: Sequence
         raise UserError("--set: `fit` of other domains cannot change when a domain is added.")
     if new.domains != (name,) or any(phase.domains not in ((), (name,)) for phase in new.phases):
         raise UserError(f"--set: expected {name} as the only domain to train.")
-    for place, phase in enumerate(new.phases):
-        _check_frozen(place, phase, frozen)
-
-
-def _check_frozen(place: int, phase: PhaseConfig, frozen: Sequence[str]) -> None:
-    thawed = [part for part in frozen if part not in phase.freeze]
-    if thawed:
-        raise UserError(
-            f"--set: `phases.{place}.freeze` must name {thawed[0]}; to train it use --unfreeze {thawed[0]}."
-        )
 
 
 def _write_start(folder: Path, run: Run, config: RunConfig, spec: DomainSpec) -> None:

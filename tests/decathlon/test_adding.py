@@ -17,9 +17,11 @@ from decathlon.config import load_config
 from decathlon.data.custom import Choices
 from decathlon.data.store import open_store
 from decathlon.dropping import drop_domain
+from decathlon.import_weights import import_weights
 from decathlon.reports import evaluate_run
 from decathlon.runs import RunFolder, load_run
 from decathlon.specs import DomainSpec
+from experiments.bench.plain import PlainMtan
 from mtan_core.checkpoint import read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
@@ -118,6 +120,17 @@ def test_other_methods_are_extended_too(
     frozen = methods()[method].frozen
     with pytest.raises(UserError, match="frozen") if frozen else nullcontext():
         add(source, leaves, tmp_path / "thawed", unfreeze=("pool",))
+
+
+def test_an_imported_run_is_extended(leaves: Path, tmp_path: Path) -> None:
+    """The authors' weights: one set of statistics, none of single domains' own, and no training to take the recipe from."""
+    torch.manual_seed(0)
+    torch.save(PlainMtan([2] * 10, 10, 1).state_dict(), tmp_path / "weights.pth")
+    import_weights(tmp_path / "weights.pth", tmp_path / "run")
+    made = add_domain(Addition(tmp_path / "run", "leaves", leaves, tmp_path / "new", changes=["phases=[{epochs = 2}]"]))
+    before, found = weights_of(tmp_path / "run"), weights_of(tmp_path / "new")
+    assert made["number"] == 11 and all(torch.equal(value, found[name]) for name, value in before.items())
+    assert {name.split(".statistics.")[1].split(".")[0] for name in found if ".norm1.statistics." in name} >= {"leaves"}
 
 
 def test_what_is_reported(runs: dict[str, Path], challenge: Tiny, leaves: Path, tmp_path: Path) -> None:
@@ -292,7 +305,7 @@ def test_epochs_are_as_long_as_in_joint_training(trained: Path, leaves: Path, tm
         (("svhn",), "has already"), (("le.aves",), "no dot"), (("../x",), "no dot"), (("shared",), "reserved"),
         (("keys",), "reserved"), (("leaves", "--set", "network.width=2"), "`network`"),
         (("leaves", "--set", "norm=shared"), "`norm`"), (("leaves", "--set", "fit.svhn=squash"), "`fit`"),
-        (("leaves", "--set", "domains=svhn"), "only domain"), (("leaves", "--set", "phases.0.freeze=ladder"), "--unfreeze pool"),
+        (("leaves", "--set", "domains=svhn"), "only domain"), (("leaves", "--set", "phases.0.freeze=masks,heads"), "freeze"),
         (("leaves", "--set", "phases.0.epoch=3"), "phases.0.epochs"), (("leaves", "--unfreeze", "head"), "--unfreeze"),
         (("leaves", "--fit", "stretch"), "--fit"), (("leaves", "--baseline-error", "3"), "baseline_error"),
         (("leaves", "--val-share", "2"), "--val-share"), (("leaves", "--data", "nowhere"), "store"),
