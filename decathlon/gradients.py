@@ -44,7 +44,7 @@ class GradientCosines:
 
         By Student's t at this level, divided by the number of pairs (Bonferroni).
         """
-        from scipy.stats import t
+        from scipy.stats import t  # type: ignore[attr-defined]
 
         upper = list(zip(*np.triu_indices(len(self.domains), 1), strict=True))
         if self.batches < 2 or not upper:
