@@ -2,23 +2,20 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from decathlon.building import build_network, parameter_counts
+from decathlon.addition import Addition, finished_run, old_data, report
+from decathlon.building import build_network
 from decathlon.config import RunConfig, load_config, parse_config
-from decathlon.data.custom import Choices, write_store
-from decathlon.data.store import Store, open_store
+from decathlon.data.custom import write_store
+from decathlon.data.store import open_store
 from decathlon.own_store import NAME as OWN_STORE
 from decathlon.own_store import carry_over
-from decathlon.reports import common_domains, evaluate_run
 from decathlon.resuming import refuse_differences
-from decathlon.runs import Choice, Run, RunFolder, load_run
-from decathlon.scoring import domain_points
+from decathlon.runs import Run, RunFolder
 from decathlon.specs import DomainSpec, check_name
 from decathlon.training import prepare_training, train
 from mtan_core.checkpoint import read_tensors, save_checkpoint
@@ -35,31 +32,13 @@ SHARED_PARTS = ("pool", "ladder")
 FIXED = ("network", "pool", "pool_from", "norm", "method", "image_size", "precision", "channels_last", "protocol")
 
 
-@dataclass(frozen=True)
-class Addition:
-    """What is to be added to which run."""
-
-    source: Path
-    name: str
-    images: Path
-    run: Path  # the new one
-    choices: Choices = field(default_factory=Choices)
-    changes: Sequence[str] = ()  # KEY=VALUE
-    unfreeze: Sequence[str] = ()
-    checkpoint: Choice = "last"
-
-    @property
-    def store(self) -> Path:
-        return self.run / OWN_STORE
-
-
 def begin(addition: Addition, resume: bool = False, data: str | None = None) -> RunConfig:
     """Write the new run, ready to be trained, with the store of the new domain in it; returns its configuration.
 
     It appears whole or not at all. With `resume`, a run that is there is checked and taken as it is. Raises UserError for
     a bad name, bad images, bad keys, or `data` without any of the old domains, before anything is written.
     """
-    _old_data(addition, data)
+    old_data(addition, data)
     run = finished_run(addition.source, addition.checkpoint)
     if resume and (addition.run / "config.toml").is_file():
         return _begun(addition, run)
@@ -75,15 +54,6 @@ def begin(addition: Addition, resume: bool = False, data: str | None = None) -> 
         config = new_config(addition, run.config, run.folder.summary() or {}, len(store.split(addition.name, "train")))
         _write_start(temporary, run, config, store.specs[addition.name])
     return config
-
-
-def finished_run(path: Path, checkpoint: Choice = "last") -> Run:
-    """A run that is to be extended or cut. Raises UserError where there is none, and for one that is still in training."""
-    if RunFolder(path).config() and RunFolder(path).summary() is None:
-        raise UserError(
-            f"Expected a finished run, found one that is still to be trained: {path} (go on with it by --resume)."
-        )
-    return load_run(path, checkpoint, "cpu")
 
 
 def _refuse_folder(path: Path) -> None:
@@ -197,86 +167,4 @@ def add_domain(
     """Begin the run, unless it was begun before, train it to its end, and report on it (see `report`)."""
     config = begin(addition, resume, data)
     train(config, str(addition.store), addition.run, resume=True, stop=stop)
-    return report(addition, _old_data(addition, data))
-
-
-def _old_data(addition: Addition, data: str | None) -> Store | None:
-    """The store in which the old domains lie. Raises UserError where it has none of them."""
-    if data is None:
-        return None
-    store = open_store(data)
-    common_domains(finished_run(addition.source), store, None)
-    return store
-
-
-def report(addition: Addition, data: Store | None) -> dict[str, Any]:
-    """What the new domain is, what it costs, how well it does on val, and what the others lost (with their `data`)."""
-    run, store = load_run(addition.run, "last"), open_store(addition.store)
-    spec, made = run.spec(addition.name), store.metadata(addition.name, "train")
-    accuracy = (run.folder.summary() or {})["val_accuracy"].get(spec.name)
-    points = (
-        None if accuracy is None or spec.baseline_error is None else domain_points(1 - accuracy, spec.baseline_error)
-    )
-    images = {split: len(store.split(spec.name, split)) for split in store.splits(spec.name)}
-    others = None if data is None else _before_and_after(addition, data)
-    unchanged = _unchanged(addition)
-    if not (unchanged or addition.unfreeze):
-        raise RuntimeError(f"{addition.run}: values of other domains have moved")
-    return {
-        "run": str(addition.run), "extends": str(addition.source), "domain": spec.name, "number": spec.number,
-        "classes": spec.classes, "images": images, "skipped": made["skipped"], "store": str(addition.store),
-        "mean": spec.mean, "std": spec.std, "fit": run.fit(spec.name), "mirror": spec.mirror,
-        "unfrozen": list(addition.unfreeze), "others_unchanged": unchanged, **cost(run.network, spec.name),
-        "val_accuracy": accuracy, "val_points": points, "others": others,
-        "notes": [*made["notes"], *_notes(spec, images, unchanged, others)],
-    }  # fmt: skip
-
-
-def _unchanged(addition: Addition) -> bool:
-    """Whether every value of the old run is in the new one, to the last bit."""
-    before, after = (
-        read_tensors(RunFolder(path).checkpoint(choice), "weights")
-        for path, choice in ((addition.source, addition.checkpoint), (addition.run, "last"))
-    )
-    return all(torch.equal(value, after[name]) for name, value in before.items())
-
-
-def cost(network: AttentionNetwork, domain: str) -> dict[str, Any]:
-    """A domain's own parameters, by what they are for and as a share of the pool's."""
-    own = {name: p.numel() for name, p in network.parameter_groups()[domain].items()}
-    head = sum(count for name, count in own.items() if name.startswith("heads."))
-    masks = sum(count for name, count in own.items() if ".masks." in name)
-    norms = sum(count for name, count in own.items() if ".affine." in name and ".masks." not in name)
-    pool, total = parameter_counts(network)["pool_parameters"], sum(own.values())
-    kinds = {"masks": masks, "head": head, "norms": norms, "adapters": total - masks - head - norms, "total": total}
-    return {
-        "parameters": kinds,
-        "pool_parameters": pool,
-        "share_of_pool": total / pool,
-    }
-
-
-def _before_and_after(addition: Addition, data: Store) -> dict[str, dict[str, float]]:
-    """Each old domain's accuracy on val in the old run and in the new one."""
-    held = [name for name in finished_run(addition.source).specs if name in data.domains]
-    wanted = ",".join(name for name in held if "val" in data.splits(name))
-    before, after = (
-        evaluate_run(load_run(path, choice), data, "val", wanted).answers
-        for path, choice in ((addition.source, addition.checkpoint), (addition.run, "last"))
-    )
-    return {name: {"before": before[name].tally.accuracy, "after": after[name].tally.accuracy} for name in before}
-
-
-def _notes(
-    spec: DomainSpec, images: dict[str, int], unchanged: bool, others: dict[str, dict[str, float]] | None
-) -> list[str]:
-    told = []
-    if spec.baseline_error is None:
-        told.append(f"{spec.name} has no baseline error, so it shows accuracy and no points")
-    if "test" not in images:
-        told.append(f"{spec.name} has no test split, so `submit` leaves it out")
-    if unchanged:
-        told.append("all other domains answer as before, bit for bit")
-    elif others is None:
-        told.append("what the unfrozen parts cost the other domains was not measured: give their store by --data")
-    return told
+    return report(addition, old_data(addition, data))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decathlon.adding import finished_run
+from decathlon.addition import finished_run
 from decathlon.building import build_network, own_parameters, parameter_counts
 from decathlon.config import RunConfig
 from decathlon.own_store import carry_over

@@ -62,6 +62,7 @@ def add_domain(
 ) -> None:
     """Add a domain to a trained run as an attention head; all other domains stay as they are, bit for bit."""
     from decathlon import adding
+    from decathlon.addition import Addition
     from decathlon.data.custom import Choices
     from decathlon.specs import Fit
     from decathlon.stopping import repeatable, stoppable
@@ -72,7 +73,7 @@ def add_domain(
     for part in parts:
         _one_of("--unfreeze", part, adding.SHARED_PARTS)
     choices = Choices(cast(Fit | None, fit), mirror, baseline_error, val_share, seed, on_error == "skip")
-    addition = adding.Addition(run, name, images, new_run, choices, changes or [], parts, choose_checkpoint(checkpoint))
+    addition = Addition(run, name, images, new_run, choices, changes or [], parts, choose_checkpoint(checkpoint))
     with repeatable("Run it again."):
         adding.begin(addition, resume, data)
     with stoppable(f"the same command and --resume ({new_run})") as stop:
