@@ -14,7 +14,10 @@ from mtan_core.weighting import Weighting
 def make_optimizer(
     config: RunConfig, network: AttentionNetwork, weighting: Weighting, lr: float
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over what learns: one group per decay; learnt task weights are never decayed."""
+    """SGD or AdamW over what learns: one group per decay; learnt task weights are never decayed.
+
+    AdamW is the fused one. SGD is not: torch's fused SGD fails where a parameter's first gradient comes after others'.
+    """
     options = config.optimizer
     decayed: dict[float, list[nn.Parameter]] = {}
     for owner, named in network.parameter_groups().items():
@@ -30,4 +33,4 @@ def make_optimizer(
     if options.kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(options.momentum, 0.999), fused=True)
     nesterov = options.nesterov and options.momentum > 0
-    return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, nesterov=nesterov, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=options.momentum, nesterov=nesterov)

@@ -73,7 +73,7 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
     classes = {name: domain.classes for name, domain in official_domains().items()}
     network = build_network(config, classes).train()
     step = TrainingStep(
-        network, Equal(list(classes)), _optimizer(network, fused=True), cast(Precision, precision),
+        network, Equal(list(classes)), _optimizer(network), cast(Precision, precision),
         workers=cpu_workers(len(task.domains)),
     )  # fmt: skip
     channels_last = {
@@ -94,11 +94,9 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
     return over
 
 
-def _optimizer(network: nn.Module, fused: bool | None = None) -> torch.optim.Optimizer:
-    """The authors' kind for all sides; `fused` as `mtan decathlon train` has it."""
-    return torch.optim.SGD(
-        network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-5, nesterov=True, fused=fused
-    )
+def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    """The authors' kind, the same for all sides."""
+    return torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-5, nesterov=True)
 
 
 def _work(connection: Connection, side: str, task: Task) -> None:
