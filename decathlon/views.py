@@ -73,6 +73,13 @@ def random_boxes(
     return place_boxes(heights, widths, fit, rng.random((len(heights), 2)), scale, augmentation.shift)
 
 
+def _image(
+    pixels: UInt8[np.ndarray, " bytes"], start: int | np.integer, height: int | np.integer, width: int | np.integer
+) -> UInt8[np.ndarray, "h w 3"]:
+    """One image of the store's bytes: (height, width, 3), a view."""
+    return pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
 def copy_windows(
     pixels: UInt8[np.ndarray, " bytes"],
     starts: Int[np.ndarray, " batch"],
@@ -85,8 +92,7 @@ def copy_windows(
     batch = np.empty((len(starts), size, size, 3), np.uint8)
     corners = np.rint(boxes[:, :2]).astype(np.int64)
     for row, (start, height, width, (top, left)) in enumerate(zip(starts, heights, widths, corners, strict=True)):
-        image = pixels[start : start + height * width * 3].reshape(height, width, 3)
-        batch[row] = image[top : top + size, left : left + size]
+        batch[row] = _image(pixels, start, height, width)[top : top + size, left : left + size]
     return torch.from_numpy(batch)
 
 
@@ -96,7 +102,7 @@ def stack_images(
     """Copy whole images of any sizes into the upper left corners of one batch as large as the largest."""
     batch = np.zeros((len(starts), heights.max(), widths.max(), 3), np.uint8)
     for row, (start, height, width) in enumerate(zip(starts, heights, widths, strict=True)):
-        batch[row, :height, :width] = pixels[start : start + height * width * 3].reshape(height, width, 3)
+        batch[row, :height, :width] = _image(pixels, start, height, width)
     return torch.from_numpy(batch)
 
 
@@ -110,8 +116,8 @@ def resize_whole(
     """Whole images made square on the CPU: bilinear and antialiased, rounded to whole values, as Pillow does."""
     batch = torch.empty((len(starts), size, size, 3), dtype=torch.uint8)
     for row, start, height, width in zip(batch, starts.tolist(), heights.tolist(), widths.tolist(), strict=True):
-        image = torch.from_numpy(pixels[start : start + height * width * 3].copy()).view(1, height, width, 3)
-        square = F.interpolate(image.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        image = torch.from_numpy(_image(pixels, start, height, width).copy())
+        square = F.interpolate(image.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
         row.copy_(square[0].permute(1, 2, 0))
     return batch
 
