@@ -1,9 +1,11 @@
 """What all tests share."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,15 @@ class Outcome:
     code: int
     out: str
     err: str
+
+
+Mtan = Callable[..., Outcome]
+
+
+def document(outcome: Outcome) -> Any:
+    """The one JSON document of a command that went well."""
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
 
 
 @pytest.fixture

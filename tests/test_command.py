@@ -4,17 +4,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from decathlon.submission import zip_results
-from tests.conftest import Outcome
+from tests.conftest import Mtan, Outcome
 from tests.decathlon.challenge import annotations, truth, write_annotations, write_entries
 
-Mtan = Callable[..., Outcome]
 DTD = annotations(4, [0, 1, 2, 0], 3, first=11, description="Miniature of the Visual Decathlon")
 SVHN = annotations(8, [1, 0], 2, first=6)
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
 from mtan_core.methods import methods
 from mtan_core.network import owner_of
-from tests.conftest import Outcome
+from tests.conftest import Mtan
 from tests.decathlon.conftest import COLOURS, Tiny, train_tiny, write_domain, write_picture
 from tests.decathlon.test_resume import Killed, after, same_runs
 
-Mtan = Callable[..., Outcome]
 SHORT = ("phases.0.epochs=2", "steps_per_epoch=3")
 
 

@@ -15,10 +15,8 @@ from decathlon.runs import RunFolder, load_run
 from mtan_core.checkpoint import checkpoints, load_exactly, read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
-from tests.conftest import Outcome
+from tests.conftest import Mtan, Outcome
 from tests.decathlon.conftest import Tiny, tiny, train_tiny
-
-Mtan = Callable[..., Outcome]
 
 
 def refused(outcome: Outcome, *told: str) -> None:

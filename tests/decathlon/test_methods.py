@@ -1,9 +1,7 @@
 """Every method keeps the same contract: trained, resumed, evaluated and submitted by the same code."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -22,18 +20,12 @@ from mtan_core.segments import Segments
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.transfer import take_pool
 from mtan_core.weighting import Equal
-from tests.conftest import Outcome
+from tests.conftest import Mtan, document
 from tests.decathlon.conftest import DOMAINS, Tiny, train_tiny
 
-Mtan = Callable[..., Outcome]
 NAMES = tuple(methods())
 PUBLISHED = {name: method.published_multiple for name, method in methods().items() if method.published_multiple}
 CLASSES = {"digits": 5, "flowers": 3, "signs": 4}
-
-
-def document(outcome: Outcome) -> Any:
-    assert outcome.code == 0, outcome.err
-    return json.loads(outcome.out)
 
 
 @pytest.fixture(scope="module")

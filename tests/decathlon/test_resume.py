@@ -19,10 +19,9 @@ from decathlon.runs import RunFolder
 from mtan_core.checkpoint import read_state, read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
-from tests.conftest import Outcome
+from tests.conftest import Mtan
 from tests.decathlon.conftest import SHARED_NORM, TRAINED, Tiny, tiny, train_tiny
 
-Mtan = Callable[..., Outcome]
 TWO_PHASES = 'phases=[{epochs = 2}, {epochs = 1, lr = 0.01, domains = ["dtd", "svhn"], freeze = ["pool"]}]'
 RECIPES = {
     "joint": ("weighting.kind=dwa", "ema=0.9", TWO_PHASES),

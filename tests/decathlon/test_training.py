@@ -4,9 +4,7 @@ import json
 import re
 import shutil
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,17 +19,9 @@ from decathlon.evaluation import predict_domain
 from decathlon.runs import RunFolder
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors
 from mtan_core.errors import UserError
-from tests.conftest import Outcome
+from tests.conftest import Mtan, document
 from tests.decathlon.conftest import DOMAINS, SIZES, TINY, TRAINED, Tiny, tiny, train_tiny, write_picture
 from tests.decathlon.images import store_split
-
-Mtan = Callable[..., Outcome]
-
-
-def document(outcome: Outcome) -> Any:
-    """The one JSON document of a command that went well."""
-    assert outcome.code == 0, outcome.err
-    return json.loads(outcome.out)
 
 
 @pytest.fixture(scope="session")
