@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mtan_core.convs import ControllerConv, OwnConv, SharedConv
+from mtan_core.convs import ControllerConv, LowRankConv, OwnConv, SharedConv
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import TaskNorm
@@ -17,8 +17,10 @@ Weights = Mapping[str, Tensor]
 def take_pool(network: AttentionNetwork, weights: Weights, where: str) -> None:
     """Set the pool's shared weights, and each task's copies of them, to those of another network's state dict.
 
-    Scales, shifts and running statistics of batch norms become the mean over the other network's tasks. What a method
-    adds to the pool stays as it began. Raises UserError, before anything is changed, for a pool of another shape.
+    Scales, shifts and running statistics of batch norms become those of the same task, or the mean over the other
+    network's tasks for one that it does not know. What a method adds to the pool stays as it began, but for adapters of
+    low rank, which are cut from parallel adapters where the other network has them. Raises UserError, before anything is
+    changed, for a pool of another shape.
     """
     moves = [move for name, module in network.pool.named_modules() for move in _moves(f"pool.{name}", module, weights)]
     for name, place, value in moves:
@@ -36,12 +38,30 @@ def _moves(name: str, module: nn.Module, weights: Weights) -> list[tuple[str, Te
     """What of a module is to be set: the name in the other network, the place here, and the value there."""
     if isinstance(module, SharedConv | OwnConv):
         places = [*module.named_parameters(recurse=False), *_copies(module)]
-        return [(f"{name}.{key}", place, weights.get(f"{name}.{key}")) for key, place in places]
+        cut = _cut(name, module, weights) if isinstance(module, LowRankConv) else []
+        return [*((f"{name}.{key}", place, weights.get(f"{name}.{key}")) for key, place in places), *cut]
     if isinstance(module, TaskNorm):
-        held = [*module.affine.values(), *module.statistics.values()]
-        places = [(key, place) for part in held for key, place in part.state_dict(keep_vars=True).items()]
-        return [(f"{name}.{key}", place, _mean(name, key, weights)) for key, place in places]
+        return [
+            (f"{name}.{key}", place, _of_norm(name, task, key, weights))
+            for held in (module.affine, module.statistics)
+            for task, part in held.items()
+            for key, place in part.state_dict(keep_vars=True).items()
+        ]
     return []
+
+
+def _cut(name: str, conv: LowRankConv, weights: Weights) -> list[tuple[str, Tensor, Tensor | None]]:
+    """The factors of learnt parallel adapters A = U S V' that keep most of them: U sqrt(S) and sqrt(S) V', cut to the rank."""
+    moves: list[tuple[str, Tensor, Tensor | None]] = []
+    for task, own in conv.own.items():
+        if (learnt := weights.get(f"{name}.own.{task}.weight")) is not None:
+            u, s, v = torch.linalg.svd(learnt.flatten(1), full_matrices=False)
+            root = s[: conv.rank].sqrt()
+            up, down = u[:, : conv.rank] * root, root[:, None] * v[: conv.rank]
+            for part, factor in (("up", up), ("down", down)):
+                place = own.get_parameter(f"{part}.weight")
+                moves.append((f"{name}.own.{task}", place, factor[:, :, None, None]))
+    return moves
 
 
 def _copies(module: SharedConv | OwnConv) -> list[tuple[str, nn.Parameter]]:
@@ -53,9 +73,11 @@ def _copies(module: SharedConv | OwnConv) -> list[tuple[str, nn.Parameter]]:
     return []
 
 
-def _mean(name: str, key: str, weights: Weights) -> Tensor | None:
-    """The mean over tasks of one value of a batch norm: `weight`, `bias`, `mean` or `var`."""
+def _of_norm(name: str, task: str, key: str, weights: Weights) -> Tensor | None:
+    """A task's own value of a batch norm (`weight`, `bias`, `mean` or `var`), or the mean over those tasks that are known."""
     part = "affine" if key in ("weight", "bias") else "statistics"
     prefix, suffix = f"{name}.{part}.", f".{key}"
+    if (own := weights.get(f"{prefix}{task}{suffix}")) is not None:
+        return own
     found = [value for full, value in weights.items() if full.startswith(prefix) and full.endswith(suffix)]
     return torch.stack(found).mean(0) if found else None

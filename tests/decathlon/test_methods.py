@@ -143,15 +143,33 @@ def test_every_domain_begins_with_the_pool_it_was_given(name: str) -> None:
     source = network_of("hard-sharing").eval()
     network = build_network(config_of(name), CLASSES).double().eval()
     take_pool(network, source.state_dict(), "source")
-    reference = build_network(config_of("hard-sharing"), {"digits": 5}).double().eval()
-    take_pool(reference, source.state_dict(), "source")
     batch = images()["digits"]
     for task in CLASSES:
-        features = [
-            net.pool(batch, Segments((name_,), (len(batch),)))[-1].features
-            for net, name_ in ((network, task), (reference, "digits"))
-        ]
+        segments = Segments((task,), (len(batch),))
+        features = [net.pool(batch, segments)[-1].features for net in (network, source)]
         assert_close(features[0], features[1], rtol=0, atol=1e-10)
+
+
+def test_a_domain_that_the_pool_does_not_know_begins_with_the_mean_of_its_batch_norms() -> None:
+    source = network_of("hard-sharing")
+    network = build_network(config_of("bn"), {"digits": 5, "leaves": 7}).double()
+    take_pool(network, source.state_dict(), "source")
+    theirs, ours = source.pool.last_norm.affine, network.pool.last_norm.affine
+    assert_close(ours["leaves"].weight, torch.stack([theirs[task].weight for task in CLASSES]).mean(0))
+    assert torch.equal(ours["digits"].weight, theirs["digits"].weight)
+
+
+def test_adapters_of_low_rank_are_cut_from_learnt_ones() -> None:
+    """The best approximation of its rank: the error is the singular values that were left out (Eckart, Young 1936)."""
+    source = network_of("parallel")
+    network = build_network(config_of("parallel-svd"), CLASSES).double()
+    take_pool(network, source.state_dict(), "source")
+    conv, learnt = network.pool.groups[2][0].conv2, source.pool.groups[2][0].conv2.own["flowers"].weight.flatten(1)
+    own = conv.own["flowers"]
+    cut = own["up"].weight.flatten(1) @ own["down"].weight.flatten(1)
+    values = torch.linalg.svdvals(learnt)
+    assert 0 < conv.rank < len(values)
+    assert_close((cut - learnt).norm(), values[conv.rank :].norm())
 
 
 @pytest.mark.parametrize(("name", "published"), PUBLISHED.items())
