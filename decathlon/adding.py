@@ -29,7 +29,18 @@ from mtan_core.transfer import take_pool
 
 SHARED_PARTS = ("pool", "ladder")
 # what the whole run has in common: changed, it would change what the other domains answer
-FIXED = ("network", "pool", "pool_from", "norm", "method", "image_size", "precision", "channels_last", "protocol")
+FIXED = (
+    "network",
+    "pool",
+    "pool_from",
+    "norm",
+    "method",
+    "distillation",
+    "image_size",
+    "precision",
+    "channels_last",
+    "protocol",
+)
 
 
 def begin(addition: Addition, resume: bool = False, data: str | None = None) -> RunConfig:

@@ -93,7 +93,9 @@ def method_counts() -> dict[str, dict[str, float]]:
     classes = {name: domain.classes for name, domain in official_domains().items()}
     counts = {}
     for name in methods():
-        config = load_config("wrn28-4", None, [f"method={name}", "pool_from=any", "network.init=torch"])
+        config = load_config(
+            "wrn28-4", None, [f"method={name}", "pool_from=any", "distillation.teachers=any", "network.init=torch"]
+        )
         with torch.device("meta"):
             network = build_network(config, classes)
         counts[name] = {**parameter_counts(network), "multiple": round(multiple(network), 4)}

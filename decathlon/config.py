@@ -103,6 +103,18 @@ class WeightingConfig(Frozen):
     )
 
 
+class DistillationConfig(Frozen):
+    """Teachers that a run learns from beside the labels (Li, Liu, Bilen 2023). Their part fades to nothing over the training."""
+
+    teachers: Names = Field((), description="finished runs; a domain's teacher is the first that knows it")
+    features: NonNegativeFloat = Field(1.0, description="weight of the features' distance to the teacher's (1 - CKA)")
+    logits: NonNegativeFloat = Field(1.0, description="weight of the predictions' distance to the teacher's (KL)")
+    temperature: float = Field(8.0, gt=0, description="temperature at which predictions are compared")
+    weights: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict, description="factors of both by domain (others 1)"
+    )
+
+
 class OptimizerConfig(Frozen):
     """The optimiser and its learning rate."""
 
@@ -213,6 +225,7 @@ class RunConfig(Frozen):
     stuck_epochs: PositiveInt = Field(10, description="validations at chance after which a domain is warned about")
     network: NetworkConfig = NetworkConfig()
     weighting: WeightingConfig = WeightingConfig()
+    distillation: DistillationConfig = DistillationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -225,6 +238,10 @@ class RunConfig(Frozen):
         method = methods()[self.method]
         if method.pretrained and not self.pool_from:
             raise ValueError(f'`method = "{self.method}"` begins with a trained pool: name its run by `pool_from`')
+        if method.distilled and not self.distillation.teachers:
+            raise ValueError(
+                f'`method = "{self.method}"` learns from teachers: name their runs by `distillation.teachers`'
+            )
         if method.own_norms and self.norm != "domain":
             raise ValueError(f'`method = "{self.method}"` needs norm = "domain", found "{self.norm}"')
         return self

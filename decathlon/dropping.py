@@ -98,6 +98,7 @@ def without_domain(config: RunConfig, name: str, rest: list[str]) -> RunConfig:
         "fit": _without(config.fit, name),
         "augment": augment.model_copy(update={"centre": tuple(d for d in augment.centre if d != name)}),
         "weighting": weighting.model_copy(update={"weights": _without(weighting.weights, name)}),
+        "distillation": config.distillation.model_copy(update={"weights": _without(config.distillation.weights, name)}),
         "optimizer": optimizer.model_copy(update={
             "domain_weight_decay": _without(optimizer.domain_weight_decay, name)
         }),

@@ -6,13 +6,18 @@ import torch
 from torch import nn
 
 from decathlon.config import RunConfig
+from mtan_core.distillation import Distillation
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import SHARED
 from mtan_core.weighting import Weighting
 
 
 def make_optimizer(
-    config: RunConfig, network: AttentionNetwork, weighting: Weighting, lr: float
+    config: RunConfig,
+    network: AttentionNetwork,
+    weighting: Weighting,
+    lr: float,
+    distillation: Distillation | None = None,
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over what learns: one group per decay; learnt task weights are never decayed.
 
@@ -30,6 +35,8 @@ def make_optimizer(
     groups: list[dict[str, Any]] = [{"params": params, "weight_decay": decay} for decay, params in decayed.items()]
     if learnt := list(weighting.parameters()):
         groups.append({"params": learnt, "weight_decay": 0.0})
+    if distillation:
+        groups.append({"params": list(distillation.parameters()), "weight_decay": options.weight_decay})
     if options.kind == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(options.momentum, 0.999), fused=True)
     nesterov = options.nesterov and options.momentum > 0

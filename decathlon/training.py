@@ -18,9 +18,11 @@ from decathlon.optimizers import make_optimizer
 from decathlon.resuming import refuse_differences, refuse_other_data, refuse_other_divisions
 from decathlon.runs import FORMAT, RunFolder, choose_device, load_weights, refuse_existing
 from decathlon.specs import DomainSpec, official_domains
+from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
 from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
+from mtan_core.distillation import Distillation
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import write_json
 from mtan_core.loop import Phase, Trainer
@@ -41,7 +43,8 @@ def check_keys(config: RunConfig, domains: Sequence[str]) -> None:
     known = {*domains, *official_domains()}
     named = {
         "domains": config.domains, "fit": config.fit, "augment.centre": config.augment.centre,
-        "weighting.weights": config.weighting.weights, "optimizer.domain_weight_decay": config.optimizer.domain_weight_decay,
+        "weighting.weights": config.weighting.weights, "distillation.weights": config.distillation.weights,
+        "optimizer.domain_weight_decay": config.optimizer.domain_weight_decay,
         **{f"phases.{i}.domains": phase.domains for i, phase in enumerate(config.phases)},
     }  # fmt: skip
     for key, names in named.items():
@@ -189,11 +192,18 @@ def prepare_training(
         weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
         take_pool(network, weights, f"`pool_from`: {config.pool_from}")
     training = Training(config, folder, specs, network, train_images, val_images, None, device)  # type: ignore[arg-type]
-    training.trainer = _trainer(config, training, phases_of(config, domains), stop)
+    teachers = None if inherited else distillation(config, network, [store.specs[name] for name in domains], device)
+    training.trainer = _trainer(config, training, phases_of(config, domains), stop, teachers)
     return training
 
 
-def _trainer(config: RunConfig, parts: Training, phases: Sequence[Phase], stop: Callable[[], bool]) -> Trainer:
+def _trainer(
+    config: RunConfig,
+    parts: Training,
+    phases: Sequence[Phase],
+    stop: Callable[[], bool],
+    teachers: Distillation | None,
+) -> Trainer:
     options = config.optimizer
     domains = list(parts.train_images)
     weighting = make_weighting(
@@ -205,11 +215,12 @@ def _trainer(config: RunConfig, parts: Training, phases: Sequence[Phase], stop: 
     )
 
     def fresh_optimizer(lr: float) -> torch.optim.Optimizer:
-        return make_optimizer(config, parts.network, weighting, lr)
+        return make_optimizer(config, parts.network, weighting, lr, teachers)
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision,
         config.accumulate, config.label_smoothing, options.clip, _workers(config, parts.device, len(domains)), config.compile,
+        teachers,
     )  # fmt: skip
     return Trainer(
         training=step, sampler=sampler, phases=phases,

@@ -111,6 +111,9 @@ class Trainer:
 
     def _phase(self, phase: Phase) -> None:
         while self.position.epoch < phase.epochs:
+            if self.training.distillation:
+                epochs = sum(each.epochs for each in self.phases)
+                self.training.distillation.left = 1 - self.position.epochs / epochs
             self.training.network.train()
             self.training.network.freeze(phase.freeze, phase.shared_only)
             self._epoch(phase)
@@ -220,7 +223,11 @@ class Trainer:
             "weights": self.average.values if self.average else network,
             "training": {
                 **_optimizer_tensors(self.training),
-                **{f"weighting.{name}": value for name, value in self.training.weighting.state_dict().items()},
+                **{
+                    f"{part}.{name}": value
+                    for part, module in self.training.companions.items()
+                    for name, value in module.state_dict().items()
+                },
             },
         }
         if self.average:
@@ -248,15 +255,16 @@ class Trainer:
         self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
         tensors = read_tensors(checkpoint, "training")
         _restore_optimizer(self.training, tensors, str(checkpoint))
-        prefix = "weighting."  # names with "/" are the optimiser's state of the weighting's parameters
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and "/" not in k}
-        self.training.weighting.load_state_dict(own)
+        for part, module in self.training.companions.items():
+            prefix = f"{part}."  # names with "/" are the optimiser's state of the part's parameters
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix) and "/" not in k}
+            load_exactly(module, own, str(checkpoint))
         self.training.weighting.recall(state["weighting"])
 
 
 def _names(training: TrainingStep) -> dict[int, str]:
-    named = [*training.network.named_parameters(), *training.weighting.named_parameters("weighting")]
-    return {id(parameter): name for name, parameter in named}
+    parts = {"": training.network, **training.companions}
+    return {id(p): name for prefix, module in parts.items() for name, p in module.named_parameters(prefix)}
 
 
 def _optimizer_tensors(training: TrainingStep) -> dict[str, Tensor]:

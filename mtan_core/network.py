@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,13 @@ from mtan_core.norm import SHARED, TaskNorm
 from mtan_core.segments import Segments
 
 HeadPool = Literal["global", "8x8"]
+
+
+class Answer(NamedTuple):
+    """What a network makes of several tasks' images."""
+
+    features: dict[str, Float[Tensor, "_ channels"]]  # before the head
+    logits: dict[str, Float[Tensor, "_ classes"]]
 
 
 class AttentionNetwork(nn.Module):
@@ -75,6 +82,10 @@ class AttentionNetwork(nn.Module):
 
     def joint(self, images: Mapping[str, Float[Tensor, "_ 3 h w"]]) -> dict[str, Float[Tensor, "_ _"]]:
         """Logits of several tasks, each for its own images, in one pass of the pool and of all ladders."""
+        return self.answer(images).logits
+
+    def answer(self, images: Mapping[str, Float[Tensor, "_ 3 h w"]]) -> Answer:
+        """Pooled features and logits of several tasks, likewise."""
         tasks = [task for task in self.heads if task in images]
         if len(tasks) != len(images):
             unknown = next(task for task in images if task not in self.heads)
@@ -83,8 +94,8 @@ class AttentionNetwork(nn.Module):
         batch = images[tasks[0]] if len(tasks) == 1 else torch.cat([images[task] for task in tasks])
         taps = self.pool(batch, segments)
         features = taps[-1].features if self.ladder is None else self.ladder(taps, segments)
-        parts = segments.split(self._pooled(features))
-        return {task: self.heads[task](part) for task, part in zip(tasks, parts, strict=True)}
+        pooled = dict(zip(tasks, segments.split(self._pooled(features)), strict=True))
+        return Answer(pooled, {task: self.heads[task](part) for task, part in pooled.items()})
 
     def masks(self, images: Float[Tensor, "batch 3 h w"], task: str) -> list[Float[Tensor, "batch _ _ _"]]:
         """The masks that a task puts on each stage of the pool for these images. Raises UserError where there are none."""

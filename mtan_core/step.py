@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtan_core.distillation import Distillation
 from mtan_core.network import AttentionNetwork
 from mtan_core.weighting import Weighting
 from mtan_core.workers import Workers, deal
@@ -34,6 +35,7 @@ class Outcome(NamedTuple):
     loss: Tensor  # mean raw loss
     correct: Tensor
     seen: int
+    total: Tensor  # the loss with what teachers add to it
 
 
 class NotFiniteError(RuntimeError):
@@ -63,10 +65,16 @@ class TrainingStep:
     clip: float = 0.0  # largest gradient norm; 0: no clipping
     workers: Workers | None = None  # only where no two tasks move the same running statistics
     compile: bool = False  # by torch.compile; each set of tasks and sizes anew, and not together with workers
+    distillation: Distillation | None = None  # teachers that add to the losses
 
     def __post_init__(self) -> None:
-        joint = self.network.joint
-        self._joint = torch.compile(joint, dynamic=False) if self.compile else joint
+        answer = self.network.answer
+        self._answer = torch.compile(answer, dynamic=False) if self.compile else answer
+
+    @property
+    def companions(self) -> dict[str, nn.Module]:
+        """What learns beside the network, and is kept in checkpoints with it."""
+        return {"weighting": self.weighting, **({"distillation": self.distillation} if self.distillation else {})}
 
     def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
@@ -107,13 +115,17 @@ class TrainingStep:
         """Each task's raw loss, to be differentiated, and what was seen."""
         device = next(self.network.parameters()).device
         with autocast(device, self.precision):
-            logits = self._joint({task: batch.images for task, batch in batches.items()})
+            images = {task: batch.images for task, batch in batches.items()}
+            answer = self._answer(images)
+            taught = self.distillation.taught(images) if self.distillation else None
         losses, outcomes = {}, {}
         for task, batch in batches.items():
-            scores = logits[task] if logits[task].dtype == torch.float64 else logits[task].float()
-            losses[task] = classification_loss(scores, batch, self.label_smoothing)
+            logits = answer.logits[task]
+            scores = logits if logits.dtype == torch.float64 else logits.float()
+            raw = classification_loss(scores, batch, self.label_smoothing)
+            losses[task] = raw + self.distillation.loss(task, answer, taught) if self.distillation and taught else raw
             correct = (scores.argmax(1) == batch.labels).sum()
-            outcomes[task] = Outcome(losses[task].detach(), correct, len(batch.labels))
+            outcomes[task] = Outcome(raw.detach(), correct, len(batch.labels), losses[task].detach())
         return losses, outcomes
 
 
@@ -145,8 +157,8 @@ def _chunks(tasks: Sequence[str], parts: int) -> Iterator[Sequence[str]]:
 
 def _check_finite(outcomes: Mapping[str, Outcome]) -> None:
     """On a GPU this is the one point of a step that waits for the device."""
-    losses = torch.stack([outcome.loss for outcome in outcomes.values()])
+    losses = torch.stack([outcome.total for outcome in outcomes.values()])
     if not bool(torch.isfinite(losses).all()):
         for task, outcome in outcomes.items():
-            if not torch.isfinite(outcome.loss):
-                raise NotFiniteError(task, outcome.loss.item())
+            if not torch.isfinite(outcome.total):
+                raise NotFiniteError(task, outcome.total.item())

@@ -40,6 +40,12 @@ def train(
         str | None,
         typer.Option(metavar="RUN", help="Begin with that run's trained pool. Short for --set pool_from=RUN."),
     ] = None,
+    teachers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN,...", help="Learn from these runs as well. Short for --set distillation.teachers=RUN,..."
+        ),
+    ] = None,
     weighting: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set weighting.kind=NAME.")] = None,
     domains: Annotated[str | None, typer.Option(help="Only these domains, e.g. 'svhn,dtd' (default: all).")] = None,
     protocol: Annotated[
@@ -59,7 +65,8 @@ def train(
     from decathlon.training import train
 
     short = {
-        "method": method, "pool_from": pool_from, "weighting.kind": weighting, "domains": domains, "protocol": protocol
+        "method": method, "pool_from": pool_from, "distillation.teachers": teachers, "weighting.kind": weighting,
+        "domains": domains, "protocol": protocol,
     }  # fmt: skip
     resolved = resolve(preset, config, changes or [], short, run, resume)
     if dry_run:
@@ -242,14 +249,8 @@ def methods(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(counts))
         return
-    rows = [
-        (
-            name,
-            f"{c['parameters']:,}",
-            f"{c['multiple']:.2f}",
-            "yes" if known()[name].pretrained else "",
-            known()[name].summary,
-        )
-        for name, c in counts.items()
-    ]
-    table("methods", ("name", "parameters", "of the pool", "from a pool", "what it is"), rows)
+    begins = {name: "a pool" if m.pretrained else "teachers" if m.distilled else "" for name, m in known().items()}
+    rows = [(name, f"{c['parameters']:,}", f"{c['multiple']:.2f}", begins[name]) for name, c in counts.items()]
+    table("methods", ("name", "parameters", "of the pool", "begins with"), rows)
+    for name in counts:
+        print(f"{name}: {known()[name].summary}")

@@ -20,7 +20,7 @@ def rows() -> dict[str, Row]:
     made = {POOL: Row(('method="hard-sharing"', 'domains="imagenet12"', "phases.0.epochs=50"), hidden=True)}
     for name, method in methods().items():
         upon = "parallel" if name == "parallel-svd" else POOL if method.pretrained else None
-        made[name] = Row((f'method="{name}"', EPOCHS), upon)
+        made[name] = Row((f'method="{name}"', EPOCHS), upon, "scratch" if method.distilled else None)
     return made
 
 

@@ -14,6 +14,7 @@ class Method:
     `conv`: the kind of the pool's convolutions. `ladder`: whether each domain has attention masks on the pool.
     `frozen`: whether what the pool shares stands still, so that a domain moves nothing but its own. `own_norms`: whether
     domains need batch norms of their own. `pretrained`: whether the method begins with a trained pool (`--pool-from`).
+    `distilled`: whether it needs teachers (`--teachers`), which other methods may have as well.
     """
 
     name: str
@@ -24,4 +25,5 @@ class Method:
     frozen: bool = False
     own_norms: bool = False
     pretrained: bool = False
+    distilled: bool = False
     published_multiple: float | None = None  # parameters of ten domains over those of one network, in its paper

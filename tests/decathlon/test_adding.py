@@ -107,12 +107,13 @@ def test_a_new_domain_learns(runs: dict[str, Path], leaves: Path, tmp_path: Path
     assert made["val_accuracy"] == evaluate_run(load_run(tmp_path / "new"), store).answers["leaves"].tally.accuracy
 
 
-@pytest.mark.parametrize("method", ["feature", "finetune", "piggyback", "mtan+parallel"])
+@pytest.mark.parametrize("method", ["feature", "finetune", "piggyback", "mtan+parallel", "universal"])
 def test_other_methods_are_extended_too(
     trained: Path, challenge: Tiny, leaves: Path, tmp_path: Path, method: str
 ) -> None:
     source, new = tmp_path / "source", tmp_path / "new"
-    train_tiny(challenge.store, source, f"method={method}", f"pool_from={trained}", "phases=[{epochs = 1}]")
+    upon = [f"pool_from={trained}", f"distillation.teachers={trained}"]
+    train_tiny(challenge.store, source, f"method={method}", *upon, "phases=[{epochs = 1}]")
     made = add(source, leaves, new)
     old = list(RunFolder(source).specs())
     expected, found = logits_of(source, old), logits_of(new, old)

@@ -1,6 +1,7 @@
 """Every method keeps the same contract: trained, resumed, evaluated and submitted by the same code."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from decathlon.building import build_network, method_counts, multiple
 from decathlon.config import RunConfig, load_config
 from decathlon.runs import RunFolder, load_run
+from decathlon.teachers import distillation
 from mtan_core.checkpoint import read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
@@ -36,12 +38,30 @@ def pretrained(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-def changes(name: str, pretrained: Path) -> list[str]:
-    return [f"method={name}", *([f"pool_from={pretrained}"] if methods()[name].pretrained else [])]
+@pytest.fixture(scope="module")
+def teachers(challenge: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of each domain's own, in one run."""
+    run = tmp_path_factory.mktemp("teachers") / "run"
+    train_tiny(challenge.store, run, "method=scratch")
+    return run
+
+
+def changes(name: str, pretrained: Path, teachers: Path) -> list[str]:
+    method = methods()[name]
+    upon = {"pool_from": pretrained} if method.pretrained else {}
+    upon |= {"distillation.teachers": teachers} if method.distilled else {}
+    return [f"method={name}", *(f"{key}={run}" for key, run in upon.items())]
 
 
 def config_of(name: str, *more: str) -> RunConfig:
-    words = [f"method={name}", "pool_from=any", "network.depth=10", "network.width=1", *more]
+    words = [
+        f"method={name}",
+        "pool_from=any",
+        "distillation.teachers=any",
+        "network.depth=10",
+        "network.width=1",
+        *more,
+    ]
     return load_config("wrn28-4", None, words)
 
 
@@ -61,10 +81,10 @@ def images(size: int = 3, seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_trained_resumed_evaluated_and_submitted_like_any_other(
-    mtan: Mtan, challenge: Tiny, pretrained: Path, name: str, tmp_path: Path
+    mtan: Mtan, challenge: Tiny, pretrained: Path, teachers: Path, name: str, tmp_path: Path
 ) -> None:
     """Stopped after its third step and gone on with, the run ends as the unbroken one, bit for bit."""
-    words = changes(name, pretrained)
+    words = changes(name, pretrained, teachers)
     train_tiny(challenge.store, tmp_path / "whole", *words)
     asked = iter([False, False, True])
     with pytest.raises(Interrupted):
@@ -84,9 +104,9 @@ def test_trained_resumed_evaluated_and_submitted_like_any_other(
 
 @pytest.mark.parametrize("name", [name for name in NAMES if methods()[name].frozen])
 def test_a_pool_that_stands_still_stays_as_it_was_taken(
-    challenge: Tiny, pretrained: Path, name: str, tmp_path: Path
+    challenge: Tiny, pretrained: Path, teachers: Path, name: str, tmp_path: Path
 ) -> None:
-    train_tiny(challenge.store, tmp_path / "run", *changes(name, pretrained), "ema=0")
+    train_tiny(challenge.store, tmp_path / "run", *changes(name, pretrained, teachers), "ema=0")
     weights = read_tensors(RunFolder(tmp_path / "run").checkpoint("last"), "weights")
     before = read_tensors(RunFolder(pretrained).checkpoint("last"), "weights")
     shared = [key for key in weights if key.startswith("pool.") and owner_of(key) == "shared"]
@@ -176,7 +196,7 @@ def test_adapters_of_low_rank_are_cut_from_learnt_ones() -> None:
 def test_parameters_are_counted_as_in_the_papers(name: str, published: float) -> None:
     """Parallel adapters on the ResNet-26 of their paper; earlier methods on 28 layers of 64, 128 and 256 channels."""
     within = 0.02 if name == "mtan" else 0.1
-    if name.startswith("parallel"):
+    if "parallel" in name:
         classes = {f"domain{number}": 10 for number in range(10)}
         with torch.device("meta"):
             network = build_network(config_of(name, "pool=resnet26", "network.init=torch"), classes)
@@ -197,7 +217,7 @@ def test_methods_are_listed(mtan: Mtan) -> None:
 def test_a_pool_of_another_shape_is_refused_before_anything_is_written(
     mtan: Mtan, challenge: Tiny, pretrained: Path, tmp_path: Path
 ) -> None:
-    words = changes("parallel", pretrained)
+    words = changes("parallel", pretrained, pretrained)
     with pytest.raises(
         UserError, match=r"pool_from.*expected a pool like the new one, with pool.groups.0.0.conv1.weight"
     ):
@@ -218,6 +238,52 @@ def test_a_method_that_begins_with_a_pool_asks_for_one() -> None:
         load_config("small", None, ["method=piggyback"])
     with pytest.raises(UserError, match=r'needs norm = "domain", found "shared"'):
         load_config("small", None, ["method=scratch", "norm=shared"])
+
+
+def test_teachers_that_cannot_teach_are_refused_before_anything_is_written(
+    challenge: Tiny, teachers: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    def told(*words: str) -> str:
+        with pytest.raises(UserError) as refused:
+            train_tiny(challenge.store, tmp_path / "run", *words)
+        assert not (tmp_path / "run").exists()
+        return str(refused.value)
+
+    assert "learns from teachers: name their runs by `distillation.teachers`" in told("method=universal")
+    words = ["method=universal", f"distillation.teachers={pretrained}"]
+    assert f"none of {pretrained} knows the domain" in told(*words)
+    assert "`distillation.weights`: there is no domain 'svnh'" in told(*words, "distillation.weights.svnh=1")
+    assert str(tmp_path / "nothing") in told("method=universal", f"distillation.teachers={tmp_path / 'nothing'}")
+    shutil.copytree(teachers, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "summary.json").unlink()
+    assert "still to be trained" in told("method=universal", f"distillation.teachers={tmp_path / 'unfinished'}")
+    shutil.copytree(teachers, tmp_path / "other")
+    listed = json.loads((tmp_path / "other" / "domains.json").read_text())
+    listed["domains"][0]["mean"] = [0.1, 0.2, 0.3]
+    (tmp_path / "other" / "domains.json").write_text(json.dumps(listed))
+    assert "has learnt another" in told("method=universal", f"distillation.teachers={tmp_path / 'other'}")
+
+
+def test_each_domain_has_the_first_teacher_that_knows_it(
+    challenge: Tiny, teachers: Path, pretrained: Path, tmp_path: Path
+) -> None:
+    """Any method may have teachers; with the terms' weights at 0 they change nothing but what is logged beside."""
+    config = load_config(
+        "small", None, ["method=mtan", f"distillation.teachers={pretrained},{teachers}", "network.width=1"]
+    )
+    specs = RunFolder(teachers).specs()
+    student = build_network(config, {name: spec.classes for name, spec in specs.items()})
+    made = distillation(config, student, list(specs.values()), torch.device("cpu"))
+    assert made is not None and set(made.align) == set(specs)
+    taught = {task: network for network, tasks in made._teachers for task in tasks}
+    assert taught["dtd"].tasks == ("dtd",) and set(taught["svhn"].tasks) == set(specs)
+    plain, silent = ([], [f"distillation.teachers={teachers}", "distillation.features=0", "distillation.logits=0"])
+    for run, words in (("plain", plain), ("silent", silent)):
+        train_tiny(challenge.store, tmp_path / run, *words)
+    before, after = (
+        read_tensors(RunFolder(tmp_path / run).checkpoint("last"), "weights") for run in ("plain", "silent")
+    )
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
 def test_without_masks_there_are_none_to_show(challenge: Tiny, pretrained: Path) -> None:

@@ -1,0 +1,64 @@
+"""The runs that a run learns from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from decathlon.building import build_network
+from decathlon.config import RunConfig
+from decathlon.runs import RunFolder, load_weights
+from decathlon.specs import DomainSpec
+from mtan_core.distillation import Distillation, Strengths
+from mtan_core.errors import UserError
+from mtan_core.network import AttentionNetwork
+
+
+def distillation(
+    config: RunConfig, student: AttentionNetwork, specs: Sequence[DomainSpec], device: torch.device
+) -> Distillation | None:
+    """What teachers add to the losses of these domains; None where the configuration names no teachers.
+
+    Raises UserError for a run that is no finished one, for a domain that none of them knows, and for one of other classes.
+    """
+    options = config.distillation
+    if not options.teachers:
+        return None
+    known = {run: _specs(Path(run)) for run in options.teachers}
+    taught: dict[str, list[str]] = {}
+    for spec in specs:
+        taught.setdefault(_teacher(spec, known), []).append(spec.name)
+    networks = [(_network(Path(run)).to(device), tasks) for run, tasks in taught.items()]
+    strengths = Strengths(options.features, options.logits, options.temperature, options.weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Distillation(student, networks, strengths).to(device)
+
+
+def _specs(run: Path) -> dict[str, DomainSpec]:
+    folder = RunFolder(run)
+    specs = folder.specs() if folder.config() else {}
+    if folder.summary() is None:
+        raise UserError(f"`distillation.teachers`: expected a finished run, found one still to be trained: {run}.")
+    return specs
+
+
+def _teacher(spec: DomainSpec, known: dict[str, dict[str, DomainSpec]]) -> str:
+    """The first run that knows the domain."""
+    for run, specs in known.items():
+        if spec.name in specs:
+            theirs = specs[spec.name]
+            if (theirs.classes, theirs.mean, theirs.std) != (spec.classes, spec.mean, spec.std):
+                raise UserError(
+                    f"`distillation.teachers`: {run} has learnt another {spec.name}: expected its {spec.classes} classes, "
+                    f"mean and std, found {theirs.classes} classes, mean {theirs.mean}, std {theirs.std}."
+                )
+            return run
+    raise UserError(f"`distillation.teachers`: none of {', '.join(known)} knows the domain {spec.name}.")
+
+
+def _network(run: Path) -> AttentionNetwork:
+    folder = RunFolder(run)
+    network = build_network(folder.config(), {name: spec.classes for name, spec in folder.specs().items()})
+    load_weights(network, folder.checkpoint("last"))
+    return network
