@@ -183,7 +183,7 @@ class RunConfig(Frozen):
         0, ge=0, lt=2**63, description="determines initial weights, order, augmentation and draws of domains"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$", description="auto, cpu, cuda, cuda:N or mps")
-    threads: NonNegativeInt = Field(0, description="CPU threads; 0: all cores")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: all cores")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32, or bf16 (autocast; parameters stay fp32)")
     protocol: Literal["train", "train+val"] = Field(
         "train", description="what is trained on; train+val has no validation"
@@ -324,7 +324,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _set(tree: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
-    if not equals:
+    if not equals or not key.strip():
         raise UserError(f"--set: expected key=value, found '{change}'.")
     *path, last = key.strip().split(".")
     table: Any = tree

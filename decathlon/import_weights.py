@@ -59,19 +59,37 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     """A plain state dict, read without executing anything (`weights_only`); a checkpoint's `model_state_dict` is taken out."""
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except (
         Exception
     ) as problem:  # a harmed pickle raises whatever its instructions run into: TypeError, IndexError, ...
-        reason = (str(problem).splitlines() or ["it is empty or cut off"])[0][:150]
         raise UserError(
-            f"{file}: expected a torch state dict of plain tensors, found another file ({reason})."
+            f"{file}: expected a torch state dict of plain tensors, found {_what(file, problem)}."
         ) from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("model_state_dict"), dict):
-        loaded = loaded["model_state_dict"]
+    for key in ("model_state_dict", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
     plain = isinstance(loaded, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
     if not plain:
         raise UserError(f"{file}: expected a torch state dict of plain tensors, found a {type(loaded).__name__}.")
+    for name, value in loaded.items():
+        if not torch.isfinite(value).all():
+            raise UserError(f"{file}: expected finite weights, found NaN or infinity in {name}.")
     return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def _what(file: Path, problem: Exception) -> str:
+    """What a file that torch does not read seems to be."""
+    with file.open("rb") as opened:
+        begin = opened.read(2)
+    if not begin:
+        return "an empty file"
+    if begin[:1] != b"\x80" and begin != b"PK":
+        return "a file of another kind"
+    if "Unsupported global" in str(problem) or "GLOBAL" in str(problem):
+        return "objects that only running the file's own code could make"
+    return f"a damaged one ({type(problem).__name__})"
 
 
 def imported_network(state: Mapping[str, Tensor], where: str) -> tuple[AttentionNetwork, RunConfig, list[DomainSpec]]:
@@ -81,7 +99,11 @@ def imported_network(state: Mapping[str, Tensor], where: str) -> tuple[Attention
     network = build_network(config, {spec.name: spec.classes for spec in specs})
     order = [name for name in authors_order() if name in network.tasks]
     renamed = {rename(name, order): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    problems = misfits({name: value.shape for name, value in network.state_dict().items()}, renamed)
+    theirs = authors_names(config.network.depth, order)
+    problems = misfits(
+        {theirs.get(name, name): value.shape for name, value in network.state_dict().items()},
+        {theirs.get(name, name): value for name, value in renamed.items()},
+    )
     if problems:
         raise UserError(f"{where}: expected the weights of MTAN's Wide ResNet; {problems}.")
     network.load_state_dict(renamed)
@@ -99,6 +121,26 @@ def rename(name: str, order: Sequence[str]) -> str:
             )
             return _in_norm(ours)
     return name
+
+
+def authors_names(depth: int, order: Sequence[str]) -> dict[str, str]:
+    """The authors' name for each of ours, found by renaming all names that such a network can have."""
+    blocks = [f"layer{group}.{block}" for group in (1, 2, 3) for block in range((depth - 4) // 6)]
+    modules = [
+        "conv1",
+        "bn1",
+        *(f"{block}.{part}" for block in blocks for part in ("bn1", "conv1", "bn2", "conv2", "shortcut.0")),
+    ]
+    modules += [
+        f"encoder_att.{k}.{stage}.{part}" for k in range(len(order)) for stage in range(4) for part in (0, 1, 3, 4)
+    ]
+    modules += [f"encoder_block_att.{stage}.{part}" for stage in range(4) for part in (0, 1)]
+    modules += [f"linear.{k}.0" for k in range(len(order))]
+    return {
+        rename(f"{module}.{leaf}", order): f"{module}.{leaf}"
+        for module in modules
+        for leaf in ("weight", "bias", *STATISTICS)
+    }
 
 
 def _in_norm(name: str) -> str:

@@ -33,6 +33,8 @@ class Observer:
             keys = ("loss", "accuracy", "val_loss", "val_accuracy", "weight")
             values = {f"{key}/{row['domain']}": row[key] for key in keys if row[key] is not None}
             self.events.write(row["step"], values)
+        if rows:
+            self.events.write(rows[0]["step"], {"lr": rows[0]["lr"]})
         for spec in self.parts.specs:
             if spec.name in self.parts.train_images:
                 self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])

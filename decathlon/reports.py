@@ -67,10 +67,9 @@ def evaluate_run(
     With `reestimate`, batch-norm statistics are made anew from the training split, in memory only. Raises UserError for
     the test split, which only `submit` may look at.
     """
-    if split == "test":
-        raise UserError(
-            "evaluate: expected --split val or train, found test: only `submit` runs a network on test images."
-        )
+    if split not in ("val", "train"):
+        why = ": only `submit` runs a network on test images" if split == "test" else ""
+        raise UserError(f"evaluate: expected --split val or train, found {split}{why}.")
     names = common_domains(run, store, domains)
     answers = {}
     with progress(f"evaluating {split}", total=len(names)) as advance:

@@ -71,4 +71,7 @@ def resolve(
 
 
 def _listed(names: str) -> str:
-    return json.dumps([name.strip() for name in names.split(",") if name.strip()])
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if not listed:
+        raise UserError(f"--domains: expected names of domains with commas between, found '{names}'.")
+    return json.dumps(listed)

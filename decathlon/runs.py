@@ -16,7 +16,7 @@ from decathlon.prediction import Prediction, predict_file
 from decathlon.specs import DomainSpec, Fit
 from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError, nearest
-from mtan_core.files import write_json, write_text
+from mtan_core.files import replacing, write_json, write_text
 from mtan_core.network import AttentionNetwork
 
 FORMAT = 1
@@ -92,9 +92,9 @@ class RunFolder:
         found = checkpoints(self.checkpoints)
         if not found:
             raise UserError(f"Expected a checkpoint, found none in {self.checkpoints}: train the run first.")
+        best = read_state(found[-1])["best"]
         if choice == "last":
             return found[-1]
-        best = read_state(found[-1])["best"]
         if best is None:
             raise UserError(
                 f"--checkpoint best: {self.path} has no validation to choose by (protocol train+val, or imported)."
@@ -173,18 +173,21 @@ def write_imported(
     path: Path, config: RunConfig, specs: Sequence[DomainSpec], network: AttentionNetwork, summary: Mapping[str, Any]
 ) -> None:
     """Write a finished run from a network that was trained elsewhere. Raises UserError when `path` exists."""
-    refuse_existing(path)
-    folder = RunFolder(path)
-    folder.start(config, specs, {})
-    state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
-    save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
-    write_json(path / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
+    refuse_existing(path, "choose another")
+    if path.exists():
+        path.rmdir()  # an empty one
+    with replacing(path) as temporary:
+        folder = RunFolder(temporary)
+        folder.start(config, specs, {})
+        state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
+        save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
+        write_json(temporary / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
 
 
-def refuse_existing(path: Path) -> None:
+def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
     """Raises UserError when something is there that a new run would overwrite."""
     if path.exists() and not (path.is_dir() and all(child.name.startswith(".tmp-") for child in path.iterdir())):
-        raise UserError(f"--run: expected a new folder, found {path} (go on with it by --resume, or choose another).")
+        raise UserError(f"--run: expected a new folder, found {path} ({advice}).")
 
 
 def choose_device(name: str) -> torch.device:

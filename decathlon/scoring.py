@@ -115,6 +115,8 @@ def _part_notes(chosen: Sequence[str], official: Sequence[str]) -> list[str]:
 
 def _score_row(path: Path, number: int, line: Mapping[str, str], chosen: Sequence[str]) -> PublishedRow:
     accuracies = {name: _number(path, number, name, line[name], 100.0) for name in chosen}
+    if max(accuracies.values()) <= 1:
+        raise UserError(f"{path}: line {number}: expected accuracies in percent, found none over 1.")
     published = line.get("score", "").strip()
     return PublishedRow(
         line["method"],

@@ -1,5 +1,6 @@
 """`mtan decathlon train`: a configuration and a store become a run."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
 from mtan_core.distillation import Distillation
 from mtan_core.errors import UserError, nearest
-from mtan_core.files import write_json
+from mtan_core.files import held, write_json
 from mtan_core.loop import Phase, Trainer
 from mtan_core.memory import keep_memory
 from mtan_core.methods import methods
@@ -121,6 +122,15 @@ class Training:
         return {
             name: {"train": train, **({"val": held[name]} if name in held else {})} for name, train in divisions.items()
         }
+
+    def warn_of_blind_domains(self) -> None:
+        """Say which domains no validation will tell of."""
+        blind = [name for name in self.train_images if name not in self.val_images]
+        if blind and self.val_images:
+            print(
+                f"mtan: warning: no validation images of {', '.join(blind)}; mean accuracies leave them out.",
+                file=sys.stderr,
+            )
 
     def finish(self) -> dict[str, Any]:
         """Write the summary."""
@@ -254,15 +264,25 @@ def train(
     Raises UserError for bad input before anything is written, and when a loss is not finite; Interrupted (after a
     checkpoint) when `stop` says so.
     """
+    if resume and (run / "config.toml").exists():
+        with held(run, "a run"):
+            return _resumed(config, data, run, stop)
+    refuse_existing(run)
+    training = prepare_training(config, data, run, stop)
+    run.mkdir(parents=True, exist_ok=True)
+    with held(run, "a run"):
+        refuse_existing(run)  # somebody may have been quicker
+        training.folder.start(config, training.specs, training.divisions())
+        return _to_the_end(training, None)
+
+
+def _resumed(config: RunConfig, data: str, run: Path, stop: Callable[[], bool]) -> dict[str, Any]:
     folder = RunFolder(run)
-    if not (resume and (run / "config.toml").exists()):
-        refuse_existing(run)
-    else:
-        refuse_differences(folder.config(), config)
-        if (summary := folder.summary()) is not None:
-            return summary
-        recover(folder.checkpoints)
-    keep_memory()
+    refuse_differences(folder.config(), config)
+    recover(folder.checkpoints)
+    if (summary := folder.summary()) is not None:
+        folder.checkpoint()
+        return summary
     found = checkpoints(folder.checkpoints)
     inherited = inherited_specs(folder, config) if found else []
     training = prepare_training(config, data, run, stop, inherited, found[-1] if inherited else None)
@@ -271,8 +291,15 @@ def train(
         refuse_other_divisions(folder.divisions(), training.divisions())
     else:
         folder.start(config, training.specs, training.divisions())
+    return _to_the_end(training, found[-1] if found else None)
+
+
+def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
+    """Train from the checkpoint `last` on. Raises UserError for a loss that is not finite."""
+    keep_memory()
+    training.warn_of_blind_domains()
     try:
-        training.run(found[-1] if found else None)
+        training.run(last)
     except NotFiniteError as problem:
         raise UserError(
             f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "

@@ -55,6 +55,9 @@ def training_images(config: RunConfig, store: Store, domain: str, device: torch.
     parts = tuple(stored_images(config, store, domain, split, device) for split in splits)
     if not sum(len(part.split) for part in parts):
         raise UserError(f"{domain}: expected training images, found none in the store.")
+    for part in parts:
+        if part.split.labels is None:
+            raise UserError(f"{domain}: expected labelled training images, found a split without labels in the store.")
     options = config.augment
     augmentation = Augmentation(
         mirror=options.mirror, zoom=options.zoom, zoom_out=options.zoom_out, shift=options.shift,

@@ -144,7 +144,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as problem:
-        raise UserError(f"{path}: expected a checkpoint's state, found a damaged file ({problem}).") from None
+        raise UserError(
+            f"{path}: expected a checkpoint's state, found a damaged file ({problem}){_older(checkpoint)}."
+        ) from None
     version = state.get("format") if isinstance(state, dict) else None
     if version != FORMAT:
         raise UserError(f"{path}: expected checkpoint format {FORMAT}, found {version}: use the version that wrote it.")
@@ -154,7 +156,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         first = problem.errors()[0]
         place = ".".join(map(str, first["loc"])) or "state"
         raise UserError(
-            f"{path}: expected a checkpoint's state, found a damaged one; `{place}`: {first['msg']}."
+            f"{path}: expected a checkpoint's state, found a damaged one; `{place}`: {first['msg']}{_older(checkpoint)}."
         ) from None
     return dict(state)
 
@@ -165,7 +167,13 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as problem:
-        raise UserError(f"{path}: expected a whole safetensors file, found: {problem}.") from None
+        raise UserError(f"{path}: expected a whole safetensors file, found: {problem}{_older(checkpoint)}.") from None
+
+
+def _older(checkpoint: Path) -> str:
+    """What can be done about a damaged checkpoint."""
+    before = [path.name for path in checkpoints(checkpoint.parent) if step_of(path) < step_of(checkpoint)]
+    return f"; delete the folder {checkpoint} to go on from {before[-1]}" if before else ""
 
 
 def load_exactly(module: torch.nn.Module, values: Tensors, where: str) -> None:

@@ -1,5 +1,7 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import errno
+import fcntl
 import json
 import os
 import secrets
@@ -10,6 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from mtan_core.errors import UserError
+
+
+@contextmanager
+def held(folder: Path, what: str) -> Iterator[None]:
+    """Keep other processes of this machine from writing into a folder. A process that is killed holds nothing any longer.
+
+    Raises UserError where another process holds it. A file system that knows no locks is not locked.
+    """
+    path = folder / ".tmp-lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Expected {what} that nobody else writes, found one that another process is writing: {folder}."
+            ) from None
+        except OSError as problem:
+            if problem.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:

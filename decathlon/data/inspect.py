@@ -44,9 +44,9 @@ def _describe_split(images: StoredSplit) -> dict[str, Any]:
     return {
         "images": len(images),
         "classes": None if counts is None else int(np.count_nonzero(counts)),
-        "widths": [int(images.widths.min()), int(images.widths.max())],
-        "heights": [int(images.heights.min()), int(images.heights.max())],
-        "biggest_class": None if counts is None else float(counts.max() / counts.sum()),
+        "widths": [int(images.widths.min()), int(images.widths.max())] if len(images) else None,
+        "heights": [int(images.heights.min()), int(images.heights.max())] if len(images) else None,
+        "biggest_class": None if counts is None or not len(images) else float(counts.max() / counts.sum()),
         "measured_mean": images.metadata["measured_mean"],
         "measured_std": images.metadata["measured_std"],
     }
@@ -89,8 +89,10 @@ def show(document: dict[str, Any], as_json: bool) -> None:
 
 
 def _cells(row: dict[str, Any], classes: int) -> list[str]:
-    (narrow, wide), (low, high) = row["widths"], row["heights"]
-    sizes = f"{narrow}x{low}" if (narrow, low) == (wide, high) else f"{narrow}-{wide} x {low}-{high}"
+    sizes = ""
+    if row["widths"]:
+        (narrow, wide), (low, high) = row["widths"], row["heights"]
+        sizes = f"{narrow}x{low}" if (narrow, low) == (wide, high) else f"{narrow}-{wide} x {low}-{high}"
     found = "" if row["classes"] is None else f"{row['classes']}/{classes}"
     share = "" if row["biggest_class"] is None else f"{row['biggest_class']:.1%}"
     return [str(row["images"]), found, sizes, share, _colour(row["measured_mean"]), _colour(row["measured_std"])]
@@ -133,6 +135,8 @@ def _spread(images: StoredSplit) -> list[int]:
     """Up to eight images: the first of classes evenly spread over the list, then second ones where classes are few."""
     assert images.labels is not None  # a training split
     present = np.unique(images.labels)
+    if not len(present):
+        return []
     classes = present[np.linspace(0, len(present) - 1, min(SHEET_IMAGES, len(present))).round().astype(int)]
     queues = [np.flatnonzero(images.labels == label) for label in classes]
     depth = max(len(queue) for queue in queues)
