@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 
@@ -21,6 +21,26 @@ def progress(title: str, total: int | None = None, start: int = 0) -> Iterator[A
     else:
         with _lines(title, total, start) as advance:
             yield advance
+
+
+@contextmanager
+def late_progress(title: str, total: int, after: float = 2.0) -> Iterator[Advance]:
+    """As `progress`, for work that is mostly quick: nothing is shown before `after` seconds."""
+    from time import monotonic
+
+    begun, count = monotonic(), 0
+    shown: Advance | None = None
+    with ExitStack() as stack:
+
+        def advance(done: int = 1, *, note: str = "") -> None:
+            nonlocal count, shown
+            count += done
+            if shown is not None:
+                shown(done, note=note)
+            elif monotonic() - begun >= after and count < total:
+                shown = stack.enter_context(progress(title, total, count))
+
+        yield advance
 
 
 @contextmanager
