@@ -49,6 +49,9 @@ def train(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> Callable[..., Outcome]
         (["--set", "optimizer.lrate=1"], "did you mean 'optimizer.lr'"),
         (["--domains", "svnh"], "did you mean 'svhn'"),
         (["--domains", "imagenet12"], "no domain 'imagenet12'"),
+        (["--domains", ""], "expected names of domains"),
+        (["--set", "=3"], "key=value"),
+        (["--set", "threads=100000"], "`threads`"),
         (["--set", "fit.pedestrians=crop"], "no domain 'pedestrians'"),
         (["--set", "augment.centre=svnh"], "did you mean 'svhn'"),
         (["--set", "weighting.weights.dtdd=2"], "did you mean 'dtd'"),
@@ -420,3 +423,64 @@ def test_a_full_disk_is_told_by_the_installed_command(
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     assert run.returncode == 2 and "Traceback" not in run.stderr
     assert "No space left on device" in run.stderr.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_refused_with_the_way_out(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> None:
+    """Following the advice, the run goes on from the older checkpoint and ends as the unbroken one."""
+    words = ("phases.0.epochs=3", "checkpoint.keep=3")
+    train_tiny(challenge.store, tmp_path / "whole", *words)
+    asked = iter([False] * 7)
+    with pytest.raises(Interrupted):
+        train_tiny(challenge.store, tmp_path / "run", *words, stop=lambda: next(asked, True))
+    older, last = checkpoints(tmp_path / "run" / "checkpoints")[-2:]
+    file = last / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    resume = ("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run", "--resume")
+    refused(mtan(*resume), str(file), f"delete the folder {last} to go on from {older.name}")
+    shutil.rmtree(last)
+    assert mtan(*resume).code == 0
+    whole, again = (read_tensors(RunFolder(tmp_path / run).checkpoint(), "weights") for run in ("whole", "run"))
+    assert all(value.numpy().tobytes() == again[name].numpy().tobytes() for name, value in whole.items())
+
+
+def test_a_run_that_is_being_written_is_left_alone(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> None:
+    asked = iter([False])
+    with pytest.raises(Interrupted):
+        train_tiny(challenge.store, tmp_path / "run", stop=lambda: next(asked, True))
+    resume = ("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run", "--resume")
+    hold = "import sys, time; from pathlib import Path; from mtan_core.files import held\n"
+    hold += "with held(Path(sys.argv[1]), 'a run'): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        refused(mtan(*resume), "another process is writing", str(tmp_path / "run"))
+        other.kill()
+    assert mtan(*resume).code == 0
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_is_no_success(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    refused(mtan("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run", "--resume"), "found none")
+
+
+def test_another_checkpoint_format_is_refused_by_readers_too(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    state = RunFolder(tmp_path / "run").checkpoint() / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "format": 9}))
+    refused(mtan("decathlon", "evaluate", tmp_path / "run", "--data", challenge.store), "format 1, found 9")
+
+
+def test_domains_that_no_validation_tells_of_are_named(
+    challenge: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(challenge.store, tmp_path / "store")
+    marker = json.loads((tmp_path / "store" / "store.json").read_text())
+    marker["domains"]["svhn"].remove("val")
+    (tmp_path / "store" / "store.json").write_text(json.dumps(marker))
+    summary = train_tiny(tmp_path / "store", tmp_path / "run")
+    assert "no validation images of svhn; mean accuracies leave them out" in capsys.readouterr().err
+    assert "svhn" not in summary["val_accuracy"]

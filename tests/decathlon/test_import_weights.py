@@ -8,7 +8,14 @@ import torch
 
 from decathlon.building import build_network
 from decathlon.config import load_config
-from decathlon.import_weights import authors_order, import_weights, imported_network, read_state_dict, rename
+from decathlon.import_weights import (
+    authors_names,
+    authors_order,
+    import_weights,
+    imported_network,
+    read_state_dict,
+    rename,
+)
 from decathlon.runs import load_run
 from decathlon.specs import official_domains
 from experiments.bench.plain import PlainMtan
@@ -68,7 +75,7 @@ def test_a_file_that_does_not_fit_is_refused_with_all_names(tmp_path: Path) -> N
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(UserError) as refusal:
         import_weights(tmp_path / "weights.pth", tmp_path / "run")
-    for word in ("missing", "pool.stem.bias", "extra", "surprise", "mis-shaped", "(7,)"):
+    for word in ("missing", "conv1.bias", "extra", "surprise", "mis-shaped", "(7,)"):
         assert word in str(refusal.value)
     assert not (tmp_path / "run").exists()
 
@@ -79,15 +86,18 @@ def test_nothing_is_executed_on_reading(tmp_path: Path) -> None:
             return (Path.touch, (str(tmp_path / "executed"),))
 
     torch.save({"a": Surprise()}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match="plain tensors"):
+    with pytest.raises(UserError, match="plain tensors, found objects that only running"):
         read_state_dict(tmp_path / "weights.pth")
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
-def test_what_is_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "an empty file"), (b"not a checkpoint", "another kind"), (b"PK\x03\x04 cut off", "a damaged one")],
+)
+def test_what_is_no_checkpoint_is_refused(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(UserError, match="state dict"):
+    with pytest.raises(UserError, match=f"state dict of plain tensors, found {told}"):
         read_state_dict(tmp_path / "weights.pth")
 
 
@@ -114,6 +124,21 @@ def test_what_is_no_state_dict_is_refused(document: object, tmp_path: Path) -> N
     torch.save(document, tmp_path / "weights.pth")
     with pytest.raises(UserError, match="state dict"):
         read_state_dict(tmp_path / "weights.pth")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    state = PlainMtan([2] * 10, 10, 1).state_dict()
+    state["bn1.weight"][3] = float("nan")
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match=r"found NaN or infinity in bn1\.weight"):
+        read_state_dict(tmp_path / "weights.pth")
+
+
+def test_every_name_of_ours_is_one_of_the_authors() -> None:
+    state = PlainMtan([2] * 10, 16, 1).state_dict()
+    network, config, _ = imported_network(state, "file")
+    theirs = authors_names(config.network.depth, authors_order())
+    assert {theirs[name] for name in network.state_dict()} == {n for n in state if "num_batches" not in n}
 
 
 def test_unknown_names_stay_as_they_are() -> None:
