@@ -1,19 +1,17 @@
 """Figures of a run, from plain data: accuracies, curves over epochs, and masks beside the images they were computed from."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtan_core.files import replacing
+from mtan_core.figures import saved
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Mask = NDArray[np.floating[Any]]  # (H, W), values in [0, 1]
 MaskRow = tuple[str, NDArray[np.uint8], Sequence[tuple[str, Mask]]]
@@ -21,34 +19,6 @@ MaskRow = tuple[str, NDArray[np.uint8], Sequence[tuple[str, Mask]]]
 # Okabe and Ito's palette, made for colour-blind readers; with the line styles it tells ten domains and more apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _STYLES = ("-", "--", ":")
-_STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": "medium",
-    "font.size": 9,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-}
-
-
-@contextmanager
-def saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """A figure of this size in inches, written to `path` as a PNG, atomically, when the block ends.
-
-    It stands on its own canvas: no window, no global state, whatever backend the caller uses elsewhere.
-    """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Mapping[str, float]], title: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decathlon.figures import saved
+from mtan_core.figures import saved
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -29,6 +29,7 @@ HEAVY = (
     "sklearn",
     "scipy",
     "PIL",
+    "h5py",
 )
 FILES = sorted(file for room in MAY_IMPORT for file in (ROOT / room).rglob("*.py"))
 
@@ -81,7 +82,9 @@ def test_every_module_imports(name: str) -> None:
     assert importlib.import_module(name).__name__ == name
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["decathlon", "--help"], ["decathlon", "score", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["decathlon", "--help"], ["decathlon", "score", "--help"], ["dense", "--help"]]
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     program = f"""if True:
         import sys

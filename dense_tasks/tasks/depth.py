@@ -77,6 +77,6 @@ def _draw(axes: "Axes", values: np.ndarray, inverse: bool) -> None:
     depth = np.ma.masked_equal(values.reshape(values.shape[-2:]).astype(np.float64), 0)
     drawn = axes.imshow(depth, cmap="inferno" if inverse else "inferno_r", interpolation="nearest")
     assert axes.figure is not None
-    bar = axes.figure.colorbar(drawn, ax=axes, orientation="horizontal", fraction=0.06, pad=0.03, aspect=30)
-    bar.ax.tick_params(labelsize=6)
-    bar.set_label("inverse depth" if inverse else "depth (m)", fontsize=6)
+    bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
+    bar.ax.tick_params(labelsize=6, length=2, pad=1)
+    bar.set_label("inverse depth" if inverse else "depth (m)", fontsize=6, labelpad=1)

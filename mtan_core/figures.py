@@ -1,0 +1,40 @@
+"""A figure on a canvas of its own, written as a PNG that is whole or not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtan_core.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "font.size": 9,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+}
+
+
+@contextmanager
+def saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
+    """A figure of this size in inches, written to `path` as a PNG, atomically, when the block ends.
+
+    It stands on its own canvas: no window, no global state, whatever backend the caller uses elsewhere.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
