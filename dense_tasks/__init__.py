@@ -1,0 +1,20 @@
+"""Dense prediction: one image, several things said of every pixel.
+
+From Python: `dense_tasks.build(method)` makes the paper's network.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dense_tasks.building import build
+
+__all__ = ["build"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs torch when it is asked for, so that `mtan --help` need not wait."""
+    if name == "build":
+        from dense_tasks.building import build
+
+        return build
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

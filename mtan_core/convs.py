@@ -177,22 +177,24 @@ def make_conv(kind: ConvKind, inputs: int, outputs: int, kernel: int, **options:
 
 
 def pointwise(
-    inputs: Sequence[Float[Tensor, "batch _ h w"]], segments: Segments, convs: Sequence[nn.Conv2d]
+    inputs: Sequence[Float[Tensor, "_ _ h w"]], segments: Segments, convs: Sequence[nn.Conv2d]
 ) -> Float[Tensor, "batch channels h w"]:
     """Apply each task's own 1x1 convolution `convs[d]` to its stretch of the channel-wise concatenation of `inputs`.
 
     Tasks with equally many images run as one batched matrix product; the concatenation is never made, as
-    W [a; b] = W_a a + W_b b. Either all of `convs` have a bias or none.
+    W [a; b] = W_a a + W_b b. Either all of `convs` have a bias or none. An input may have the rows of one stretch only, where
+    all tasks look at the same images; it is not repeated then.
     """
     if not segments.equal:
         joined = torch.cat(list(inputs), dim=1) if len(inputs) > 1 else inputs[0]
         return torch.cat([conv(part) for part, conv in zip(segments.split(joined), convs, strict=True)])
-    batch, _, height, width = inputs[0].shape
+    batch, (height, width) = sum(segments.sizes), inputs[0].shape[2:]
     weights = torch.stack([conv.weight.flatten(1) for conv in convs]).transpose(1, 2)  # (tasks, in, out)
     biases = [conv.bias for conv in convs if conv.bias is not None]
     result = torch.stack(biases).unsqueeze(1) if biases else None
     for x, weight in zip(inputs, weights.split([x.shape[1] for x in inputs], dim=1), strict=True):
-        pixels = x.permute(0, 2, 3, 1).reshape(len(convs), -1, x.shape[1])  # (tasks, images * h * w, in)
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, segments.sizes[0] * height * width, x.shape[1])
+        pixels = pixels.expand(len(convs), -1, -1)  # (tasks, images * h * w, in)
         result = torch.bmm(pixels, weight) if result is None else torch.baddbmm(result, pixels, weight)
     assert result is not None
     return result.view(batch, height, width, -1).permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,47 +27,32 @@ class Mask(nn.Module):
         self.norm2 = OwnNorm(channels)
 
 
-class AttentionStage(nn.Module):
-    """All tasks' masks at one stage, and the convolution `f` that carries what they selected to the next.
+class MaskedStage(nn.Module):
+    """All tasks' masks at one stage. `carried_channels` is 0 where nothing came before.
 
-    `carried_channels` is 0 at the first stage; what is carried on is pooled to the `shrink`-th part of its side.
     `activation`: "sigmoid" (the paper); the softmaxes over channels or pixels show why not; "ones" switches the masks off
-    (an ablation).
+    (an ablation). A tap may have the rows of the joint batch, or those of the images that all tasks look at.
     """
 
-    def __init__(
-        self,
-        tap: StageChannels,
-        carried_channels: int,
-        out_channels: int,
-        norm: NormMode,
-        activation: MaskActivation = "sigmoid",
-        shrink: int = 1,
-    ) -> None:
+    def __init__(self, tap: StageChannels, carried_channels: int, activation: MaskActivation = "sigmoid") -> None:
         super().__init__()
-        self.tap, self.carried_channels, self.activation, self.shrink = tap, carried_channels, activation, shrink
+        self.tap, self.carried_channels, self.activation = tap, carried_channels, activation
         self.masks = nn.ModuleDict()
-        self.conv = nn.Conv2d(tap.features, out_channels, 3, padding=1)
-        self.norm = TaskNorm(out_channels, norm)
 
     def add_task(self, task: str) -> None:
         self.masks[task] = Mask(self.tap.gate + self.carried_channels, self.tap.features)
 
-    def forward(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch out h w"]:
-        selected = tap.features
-        if self.activation != "ones":
-            selected = self.mask(tap.gate, carried, segments) * tap.features
-        if self.shrink == 1:
-            return self.norm(self.conv(selected), segments, relu=True)
-        # pooling first is the same, and leaves fewer values to rectify
-        return self.pooled(self.norm(self.conv(selected), segments)).relu_()
-
-    def pooled(self, carried: Float[Tensor, "batch out h w"]) -> Float[Tensor, "batch out _ _"]:
-        """Max-pooled to the size of the next stage."""
-        return F.max_pool2d(carried, self.shrink, ceil_mode=self.tap.round_up)
+    def select(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch channels h w"]:
+        """What each task's mask leaves of the features."""
+        if self.activation == "ones":
+            return repeated(tap.features, segments)
+        mask = self.mask(tap.gate, carried, segments)
+        if len(mask) == len(tap.features):
+            return mask * tap.features
+        return (mask.unflatten(0, (len(segments.tasks), -1)) * tap.features).flatten(0, 1)
 
     def mask(
-        self, gate: Float[Tensor, "batch gate h w"], carried: Tensor | None, segments: Segments
+        self, gate: Float[Tensor, "rows gate h w"], carried: Tensor | None, segments: Segments
     ) -> Float[Tensor, "batch channels h w"]:
         """Each task's mask for its own images: values in [0, 1] per channel and pixel."""
         own: list[Mask] = [self.masks[task] for task in segments.tasks]  # type: ignore[misc]
@@ -83,6 +69,61 @@ class AttentionStage(nn.Module):
         if self.activation == "softmax_pixels":
             return logits.flatten(2).softmax(2).view_as(logits)
         return logits.sigmoid()
+
+
+class AttentionStage(MaskedStage):
+    """A stage on the way down: the masks, and the convolution `f` that carries what they selected to the next.
+
+    What is carried on is pooled to the `shrink`-th part of its side.
+    """
+
+    def __init__(
+        self,
+        tap: StageChannels,
+        carried_channels: int,
+        out_channels: int,
+        norm: NormMode,
+        activation: MaskActivation = "sigmoid",
+        shrink: int = 1,
+    ) -> None:
+        super().__init__(tap, carried_channels, activation)
+        self.shrink = shrink
+        self.conv = nn.Conv2d(tap.features, out_channels, 3, padding=1)
+        self.norm = TaskNorm(out_channels, norm)
+
+    def forward(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch out h w"]:
+        selected = self.select(tap, carried, segments)
+        if self.shrink == 1:
+            return self.norm(self.conv(selected), segments, relu=True)
+        # pooling first is the same, and leaves fewer values to rectify
+        return self.pooled(self.norm(self.conv(selected), segments)).relu_()
+
+    def pooled(self, carried: Float[Tensor, "batch out h w"]) -> Float[Tensor, "batch out _ _"]:
+        """Max-pooled to the size of the next stage."""
+        return F.max_pool2d(carried, self.shrink, ceil_mode=self.tap.round_up)
+
+
+class UpwardStage(MaskedStage):
+    """A stage on the way up: what is carried is enlarged and passes `f`, then helps to make the mask of the decoder's features."""
+
+    def __init__(
+        self, tap: StageChannels, carried_channels: int, norm: NormMode, activation: MaskActivation = "sigmoid"
+    ) -> None:
+        super().__init__(tap, tap.features, activation)
+        self.conv = nn.Conv2d(carried_channels, tap.features, 3, padding=1)
+        self.norm = TaskNorm(tap.features, norm)
+
+    def forward(
+        self, tap: Tap, carried: Float[Tensor, "batch _ _ _"], segments: Segments
+    ) -> Float[Tensor, "batch channels h w"]:
+        return self.select(tap, self.enlarged(tap, carried, segments), segments)
+
+    def enlarged(
+        self, tap: Tap, carried: Float[Tensor, "batch _ _ _"], segments: Segments
+    ) -> Float[Tensor, "batch channels h w"]:
+        """`f` of what is carried, at the size of the tap."""
+        larger = F.interpolate(carried, size=tap.gate.shape[2:], mode="bilinear", align_corners=True)
+        return self.norm(self.conv(larger), segments, relu=True)
 
 
 class Ladder(nn.Module):
@@ -119,3 +160,57 @@ class Ladder(nn.Module):
             masks.append(stage.mask(tap.gate, carried, segments))  # type: ignore[operator]
             carried = stage(tap, carried, segments)
         return masks
+
+
+class DenseLadder(nn.Module):
+    """The ladders of all tasks down an encoder and up its decoder, over taps of the same images for all tasks.
+
+    Liu et al. 2019, section 3.2 and figure 2. Down: carried = pool2x2(f_j(mask_j(cat[gate_j, carried]) * features_j)), at every
+    stage; up: carried = mask_j(cat[gate_j, f_j(up2x2(carried))]) * features_j, bilinear with aligned corners. The `f_j` are
+    shared by all tasks. All tasks run together: the joint batch holds every image once for each of them.
+    """
+
+    def __init__(
+        self,
+        down: Sequence[StageChannels],
+        up: Sequence[StageChannels],
+        norm: NormMode = "domain",
+        activation: MaskActivation = "sigmoid",
+    ) -> None:
+        super().__init__()
+        channels = [stage.features for stage in down]
+        outputs = [*channels[1:], channels[-1]]
+        rows = zip(down, [0, *outputs[:-1]], outputs, strict=True)
+        self.stages = nn.ModuleList(AttentionStage(tap, c, out, norm, activation, tap.shrink) for tap, c, out in rows)
+        carried = [outputs[-1], *(stage.features for stage in up[:-1])]
+        self.upward = nn.ModuleList(UpwardStage(tap, c, norm, activation) for tap, c in zip(up, carried, strict=True))
+        self.out_channels = up[-1].features
+
+    def add_task(self, task: str) -> None:
+        """Give a new task its masks and what else it does not share."""
+        for stage in (*self.stages, *self.upward):
+            stage.add_task(task)
+            stage.norm.add_task(task)
+
+    def forward(self, down: Sequence[Tap], up: Sequence[Tap], segments: Segments) -> Float[Tensor, "batch out h w"]:
+        """What the last masks select; `segments` gives every task all images."""
+        carried = None
+        for stage, tap in zip((*self.stages, *self.upward), (*down, *up), strict=True):
+            carried = stage(tap, carried, segments)
+        assert carried is not None
+        return carried
+
+    def masks(self, down: Sequence[Tap], up: Sequence[Tap], segments: Segments) -> list[Tensor]:
+        """Every stage's masks, for looking at."""
+        carried: Tensor | None = None
+        masks = []
+        for stage, tap in zip((*self.stages, *self.upward), (*down, *up), strict=True):
+            seen = stage.enlarged(tap, carried, segments) if isinstance(stage, UpwardStage) else carried  # type: ignore[arg-type]
+            masks.append(stage.mask(tap.gate, seen, segments))
+            carried = stage(tap, carried, segments)
+        return masks
+
+
+def repeated(rows: Float[Tensor, "images _ h w"], segments: Segments) -> Float[Tensor, "batch _ h w"]:
+    """Rows that all tasks look at, once for each task; rows of a joint batch as they are."""
+    return rows if len(rows) == sum(segments.sizes) else torch.cat([rows] * len(segments.tasks))

@@ -93,7 +93,7 @@ def test_nothing_is_executed_on_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"", "an empty file"), (b"not a checkpoint", "another kind"), (b"PK\x03\x04 cut off", "a damaged one")],
+    [(b"", "an empty file"), (b"not a checkpoint", "a file of another kind"), (b"PK\x03\x04 cut off", "a damaged one")],
 )
 def test_what_is_no_checkpoint_is_refused(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(content)

@@ -1,0 +1,19 @@
+"""One SegNet, and a head for each task."""
+
+from dense_tasks.networks.method import DenseMethod, Options, Tasks
+from mtan_core.dense import DenseNetwork
+
+
+def build(tasks: Tasks, options: Options) -> DenseNetwork:
+    from dense_tasks.networks.split import Split
+
+    return Split(tasks, options)
+
+
+METHOD = DenseMethod(
+    name="split-standard",
+    summary="One SegNet, and a head for each task.",
+    source="Liu, Johns, Davison, End-to-end multi-task learning with attention, CVPR 2019, section 4.1.2",
+    build=build,
+    published_multiple=1.0,
+)

@@ -1,0 +1,22 @@
+"""The attention network for each task alone: a SegNet with masks, for each task."""
+
+from dense_tasks.networks.method import DenseMethod, Options, Tasks
+from mtan_core.dense import DenseNetwork
+
+
+def build(tasks: Tasks, options: Options) -> DenseNetwork:
+    from dense_tasks.networks.segnet_mtan import SegNetMtan
+    from mtan_core.dense import Apart
+
+    return Apart(tasks, lambda one: SegNetMtan(one, options))
+
+
+METHOD = DenseMethod(
+    name="stan",
+    summary="The single-task attention network: a SegNet with attention masks for each task; tasks learn apart.",
+    source="Liu, Johns, Davison, End-to-end multi-task learning with attention, CVPR 2019, section 4.1.2",
+    build=build,
+    paper={"norm": "shared"},
+    one_task=True,
+    published_multiple=4.56,
+)
