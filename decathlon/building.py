@@ -8,7 +8,8 @@ from torch import nn
 
 from decathlon.config import RunConfig, load_config
 from decathlon.specs import official_domains
-from mtan_core.backbone import Backbone, find_module
+from mtan_core.backbone import Backbone
+from mtan_core.backbone_source import find_module
 from mtan_core.convs import AdaptedConv, ControllerConv, OwnConv, Scores, SharedConv
 from mtan_core.errors import UserError
 from mtan_core.ladder import Ladder
@@ -56,10 +57,14 @@ def make_pool(config: RunConfig) -> nn.Module:
 
 
 def _he(network: nn.Module) -> None:
-    """He et al. 2015, fan out; biases 0. What adapts a shared convolution keeps its beginning, the identity."""
-    adapters = {part for conv in network.modules() if isinstance(conv, AdaptedConv) for part in conv.own.modules()}
+    """He et al. 2015, fan out; biases 0.
+
+    What adapts a shared convolution keeps its beginning, the identity; so does a backbone, whose weights may be learnt.
+    """
+    kept = {part for conv in network.modules() if isinstance(conv, AdaptedConv) for part in conv.own.modules()}
+    kept |= {part for pool in network.modules() if isinstance(pool, Backbone) for part in pool.modules()}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module not in adapters:
+        if isinstance(module, nn.Conv2d) and module not in kept:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

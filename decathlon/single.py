@@ -73,13 +73,13 @@ class SingleStage(nn.Module):
 
 
 class FixedNorm(nn.Module):
-    """The batch norm of one task, called as `TaskNorm` is."""
+    """The batch norm of one task, called as `TaskNorm` is, or as `BatchNorm2d` is in a backbone."""
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.norm = norm
 
-    def forward(self, features: Tensor, segments: Segments, relu: bool = False) -> Tensor:
+    def forward(self, features: Tensor, segments: Segments | None = None, relu: bool = False) -> Tensor:
         normalised = self.norm(features)
         return normalised.relu() if relu else normalised
 

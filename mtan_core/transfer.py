@@ -1,5 +1,6 @@
 """Beginning with a pool that another network has learnt."""
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -11,6 +12,7 @@ from mtan_core.network import AttentionNetwork
 from mtan_core.norm import TaskNorm
 
 Weights = Mapping[str, Tensor]
+_PART = re.compile(r"\.(own|affine|statistics)\.")  # in the names of parts of convolutions and batch norms
 
 
 @torch.no_grad()
@@ -47,7 +49,10 @@ def _moves(name: str, module: nn.Module, weights: Weights) -> list[tuple[str, Te
             for task, part in held.items()
             for key, place in part.state_dict(keep_vars=True).items()
         ]
-    return []
+    if _PART.search(name):  # of the kinds above
+        return []
+    held = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))  # of a backbone's module
+    return [(f"{name}.{key}", place, weights.get(f"{name}.{key}")) for key, place in held]
 
 
 def _cut(name: str, conv: LowRankConv, weights: Weights) -> list[tuple[str, Tensor, Tensor | None]]:

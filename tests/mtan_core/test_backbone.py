@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 from torchvision.models import get_model
 
-from mtan_core.backbone import Backbone, find_module
+from mtan_core.backbone import Backbone
+from mtan_core.backbone_source import find_module
 from mtan_core.errors import UserError
 from mtan_core.ladder import Ladder
 from mtan_core.network import AttentionNetwork
@@ -116,7 +117,7 @@ def test_dropout_is_off_and_copies_are_whole() -> None:
 @pytest.mark.parametrize(
     ("nodes", "told"),
     [
-        (("frist",), "no node 'frist' .did you mean 'first.*it has first.0, first.1"),
+        (("frist",), "no node 'frist' .did you mean 'first.*there are first.0 4x16x16, first.1"),
         (("third", "first"), "expected maps that shrink by whole factors, found third of 3x3 before first.2 of 16x16"),
     ],
 )
