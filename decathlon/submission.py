@@ -132,8 +132,6 @@ def _valid(results: Path, annotations: Path, domains: Domains) -> list[tuple[Ans
     """The chosen domains' answers, each with the predictions for it; UserError with all that is wrong with these."""
     wanted = domains if domains is None or isinstance(domains, str) else list(domains)
     predictions = read_results(results)
-    if not len(predictions.image_ids):
-        raise UserError(f"{results}: expected predictions, found an empty list.")
     answers, owners = _answers_for(predictions.image_ids, annotations, wanted)
     unknown = predictions.image_ids[owners < 0]
     if wanted:
