@@ -69,14 +69,14 @@ class SemanticMetrics:
             return None
         if scheme == "whole-set":
             iou = float(_mean_iou(self._matrix[None], self._matrix.sum(0)[None]))
-            return {"miou": iou, "pixel_accuracy": float(self._matrix.trace() / self._matrix.sum())}
+            return {"miou": iou, "pixel_accuracy": int(self._matrix.trace()) / int(self._matrix.sum())}
         iou, right = self._images[scheme]
         return {"miou": iou / self._seen, "pixel_accuracy": right / self._seen}
 
 
 def _confusion_by_image(
     predicted: Int[Tensor, "batch height width"], labels: Int[Tensor, "batch height width"], classes: int
-) -> Int[Tensor, "batch classes+1 classes"]:
+) -> Int[Tensor, "batch rows classes"]:
     """Pixels of each image by true class (the last row: undefined) and predicted class, on the CPU."""
     truth = torch.where(labels >= 0, labels.long(), classes)
     image = torch.arange(len(labels), device=labels.device)[:, None, None]

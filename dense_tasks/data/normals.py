@@ -32,7 +32,7 @@ NYU_CAMERA = Camera(fx=518.85790117450188, fy=519.46961112127485, cx=325.5824494
 
 
 def normals_from_depth(
-    depth: np.ndarray, camera: Camera, radius: int | None = None, edge: float = 0.05, least: float = 0.3
+    depth: np.ndarray, camera: Camera, radius: int | None = None, edge: float = 0.05, least: float = 0.2
 ) -> np.ndarray:
     """Unit normals (H, W, 3) float32, x to the right, y up, z to the camera; (0, 0, 0) where there are none.
 
