@@ -23,8 +23,9 @@ class WeightAverage:
         self.decay = decay
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.names: dict[str, list[str]] = {SHARED: []}  # of the values, by the task that alone owns them, or "shared"
-        for name in self.values:
-            self.names.setdefault(owner_of(name), []).append(name)
+        for name, value in self.values.items():
+            if value.is_floating_point():  # a backbone's tables of places do not move
+                self.names.setdefault(owner_of(name), []).append(name)
         self.steps = dict.fromkeys(self.names, 0)
 
     @torch.no_grad()

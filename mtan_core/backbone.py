@@ -140,7 +140,7 @@ def _refuse(body: nn.Module, moved: set[str], size: int) -> None:
                 f"{name}, a {type(part).__name__}: {part}."
             )
     state = body.state_dict()
-    for name in moved & set(state):
+    for name in sorted(moved & set(state)):
         raise UserError(
             f"`pool`: expected running statistics in BatchNorm2d modules only, where domains can have their own, found {name}, "
             "which moves in training."
