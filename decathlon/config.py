@@ -22,6 +22,7 @@ from pydantic import (
 
 from mtan_core.errors import UserError, nearest
 from mtan_core.methods import methods
+from mtan_core.weightings import weighting_class, weightings
 
 POOLS = ("wrn", "resnet26")
 
@@ -51,6 +52,12 @@ def _known_pool(name: str) -> str:
 def _known_method(name: str) -> str:
     if name not in methods():
         raise ValueError(f"there is no method '{name}'{nearest(name, methods())}")
+    return name
+
+
+def _known_weighting(name: str) -> str:
+    if name not in weightings():
+        raise ValueError(f"there is no loss weighting '{name}'{nearest(name, weightings())}")
     return name
 
 
@@ -91,9 +98,11 @@ class NetworkConfig(Frozen):
 
 
 class WeightingConfig(Frozen):
-    """How the losses of the domains are combined."""
+    """How the losses of the domains are combined: see docs/weightings.md."""
 
-    kind: Literal["equal", "fixed", "uncertainty", "dwa"] = Field("equal", description="the loss weighting")
+    kind: Annotated[str, AfterValidator(_known_weighting)] = Field(
+        "equal", description="the loss weighting", json_schema_extra={"enum": [*weightings()]}
+    )
     temperature: float = Field(2.0, gt=0, description="temperature of DWA")
     weights: dict[str, NonNegativeFloat] = Field(
         default_factory=dict, description="weights of `fixed`, by domain (others 1)"
@@ -101,6 +110,19 @@ class WeightingConfig(Frozen):
     kendall: bool = Field(
         False, description="uncertainty with Kendall's own factor for classification (1 instead of 1/2)"
     )
+    alpha: NonNegativeFloat = Field(1.5, description="GradNorm: how strongly rates of training are evened out")
+    gamma: NonNegativeFloat = Field(1.0, description="DTP: how strongly it prefers domains that do badly")
+    share: float = Field(0.1, gt=0, le=1, description="DTP: part of the present step in a domain's average accuracy")
+    c: NonNegativeFloat = Field(
+        0.4, description="CAGrad: how far from the mean of the gradients, relative to its length"
+    )
+    scale: Literal["min", "median", "rmse"] = Field(
+        "min", description="Aligned-MTL: the singular value whose length all gradients get (min: the paper's)"
+    )
+    max_norm: NonNegativeFloat = Field(
+        1.0, description="Nash-MTL: largest norm of the combined gradient; 0: not limited"
+    )
+    update_every: PositiveInt = Field(1, description="Nash-MTL: steps between solutions of the game")
 
 
 class DistillationConfig(Frozen):
@@ -244,6 +266,21 @@ class RunConfig(Frozen):
             )
         if method.own_norms and self.norm != "domain":
             raise ValueError(f'`method = "{self.method}"` needs norm = "domain", found "{self.norm}"')
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_weighting(self) -> "RunConfig":
+        kind = self.weighting.kind
+        if kind in ("equal", "fixed") or not weighting_class(kind).compares_gradients:
+            return self
+        told = f'`weighting.kind = "{kind}"` compares the gradients of all domains for what they share: '
+        if self.sampling != "joint":
+            raise ValueError(f'{told}it needs sampling = "joint", found "{self.sampling}", one domain per step')
+        if self.compile:
+            raise ValueError(f"{told}it takes each by a pass of its own and cannot be compiled, found compile = true")
+        method = methods()[self.method]
+        if method.frozen or (method.conv == "own" and not method.ladder):
+            raise ValueError(f'{told}nothing shared learns with method = "{self.method}"')
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, TrainingStep
 from mtan_core.transfer import take_pool
-from mtan_core.weighting import make_weighting
+from mtan_core.weightings import make_weighting
 from mtan_core.workers import Workers, cpu_workers
 
 
@@ -216,9 +216,8 @@ def _trainer(
 ) -> Trainer:
     options = config.optimizer
     domains = list(parts.train_images)
-    weighting = make_weighting(
-        config.weighting.kind, domains, config.weighting.temperature, config.weighting.weights, config.weighting.kendall
-    ).to(parts.device)
+    chosen = config.weighting.model_dump(exclude={"kind"})
+    weighting = make_weighting(config.weighting.kind, domains, seed=config.seed, **chosen).to(parts.device)
     sizes = {name: len(images) for name, images in parts.train_images.items()}
     sampler = Sampler(
         config.sampling, sizes, config.batch_size, config.seed, config.sampling_temperature, config.steps_per_epoch

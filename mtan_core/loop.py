@@ -163,13 +163,15 @@ class Trainer:
         return f"{rate:.0f} images/s; loss {losses}"
 
     def _end_epoch(self, phase: Phase) -> None:
-        self.training.weighting.end_epoch({task: tally.mean_step_loss for task, tally in self.tallies.items()})
+        weighting = self.training.weighting
+        weights = weighting.epoch_weights()
+        weighting.end_epoch({task: tally.mean_step_loss for task, tally in self.tallies.items()})
         self.position.epoch += 1
         self.position.epochs += 1
         self.position.step = 0
         last = self.position.epoch == phase.epochs
         validation = self._validate() if last or self.position.epochs % self.evaluate_every == 0 else {}
-        rows = self._rows(validation)
+        rows = self._rows(validation, weights)
         self.rows += rows
         self.tallies = {}
         self._keep_best(validation)
@@ -192,16 +194,15 @@ class Trainer:
                 raise NotFiniteError(task, tally.mean_loss)
         return tallies
 
-    def _rows(self, validation: Mapping[str, Tally]) -> list[Row]:
+    def _rows(self, validation: Mapping[str, Tally], weights: Mapping[str, float | None]) -> list[Row]:
         """One row for each task that was drawn or validated; what it lacks is None."""
-        weights = self.training.weighting.weights()
         rate = self.training.optimizer.param_groups[0]["lr"]
         rows = []
         for task in (task for task in self.sampler.sizes if task in self.tallies or task in validation):
             tally, seen = self.tallies.get(task), validation.get(task)
             rows.append({
                 "epoch": self.position.epochs, "step": self.position.steps, "domain": task, "lr": rate,
-                "weight": weights[task], "images": tally.seen if tally else 0,
+                "weight": weights.get(task), "images": tally.seen if tally else 0,
                 "loss": tally.mean_step_loss if tally else None, "accuracy": tally.accuracy if tally else None,
                 "val_loss": seen.mean_loss if seen else None, "val_accuracy": seen.accuracy if seen else None,
             })  # fmt: skip

@@ -1,8 +1,9 @@
 """One optimiser step from the batches of one or several tasks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 from mtan_core.distillation import Distillation
 from mtan_core.network import AttentionNetwork
-from mtan_core.weighting import Weighting
+from mtan_core.norm import SHARED
+from mtan_core.weighting import GradientWeighting, Parameters, Row, Weighting, add_gradients, rows_of
 from mtan_core.workers import Workers, deal
 
 Precision = Literal["fp32", "bf16"]
@@ -52,8 +54,9 @@ class TrainingStep:
     """Forward, loss, backward and one optimiser step.
 
     `accumulate` splits the tasks into parts one after the other, `workers` into parts at the same time; neither changes
-    the result. Gradients are None, not zero, for what a step does not reach, so that a task's own parameters never move
-    without its data, whatever momentum and weight decay say.
+    the result. A weighting that looks at gradients has every task by itself, whatever they say. Gradients are None, not
+    zero, for what a step does not reach, so that a task's own parameters never move without its data, whatever momentum
+    and weight decay say.
     """
 
     network: AttentionNetwork
@@ -79,14 +82,70 @@ class TrainingStep:
     def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.weighting.begin_step()
         outcomes: dict[str, Outcome] = {}
-        for tasks in _chunks(list(batches), self.accumulate):
-            outcomes |= self._learn({task: batches[task] for task in tasks})
+        if isinstance(self.weighting, GradientWeighting):
+            outcomes = self._learn_each(self.weighting, batches)
+        else:
+            for tasks in _chunks(list(batches), self.accumulate):
+                outcomes |= self._learn({task: batches[task] for task in tasks})
         _check_finite(outcomes)
         if self.clip:
-            nn.utils.clip_grad_norm_([p for p in self._parameters() if p.grad is not None], self.clip)
+            nn.utils.clip_grad_norm_([p for p in self._clipped() if p.grad is not None], self.clip)
         self.optimizer.step()
+        self.weighting.end_step(batches)
         return outcomes
+
+    def _learn_each(self, weighting: GradientWeighting, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
+        """Add the gradients that the weighting makes of each task's own, which has a graph of its own."""
+        parameters = self.parameters()
+
+        def row(task: str) -> tuple[Row, dict[str, Outcome]]:
+            losses, seen = self.losses({task: batches[task]})
+            return next(rows_of(losses, parameters)), seen
+
+        made: Iterable[tuple[Row, dict[str, Outcome]]] = map(row, batches)
+        if self.workers is not None and len(batches) > 1:
+            made = self.workers.map(row, batches)
+        outcomes: dict[str, Outcome] = {}
+
+        def rows() -> Iterator[Row]:
+            for each, seen in made:
+                outcomes.update(seen)
+                yield each
+
+        weighting.gather(rows(), parameters)
+        return outcomes
+
+    def parameters(self) -> Parameters:
+        """What learns now of network and companions, by the task that alone owns it."""
+        shared: list[nn.Parameter] = []
+        own: dict[str, list[nn.Parameter]] = {}
+        for parameter, owner in self._owners:
+            if parameter.requires_grad:
+                (shared if owner == SHARED else own.setdefault(owner, [])).append(parameter)
+        return Parameters(shared, own, self._last)
+
+    @cached_property
+    def _owners(self) -> list[tuple[nn.Parameter, str]]:
+        groups = self.network.parameter_groups()
+        owners = {id(p): owner for owner, named in groups.items() for p in named.values()}
+        for task, layer in self.distillation.align.items() if self.distillation else ():
+            owners |= {id(p): task for p in layer.parameters()}
+        return [(p, owners[id(p)]) for p in self._parameters() if id(p) in owners]
+
+    @cached_property
+    def _last(self) -> nn.Parameter | None:
+        """The weight of the last convolution that tasks share of the pool (in the order of its modules)."""
+        named = self.network.parameter_groups()[SHARED]
+        convs = [p for name, p in named.items() if name.startswith("pool.") and p.ndim == 4]
+        return convs[-1] if convs else None
+
+    def _clipped(self) -> list[nn.Parameter]:
+        """The weights' own gradients count in the norm where they come from the same sum as the network's."""
+        if isinstance(self.weighting, GradientWeighting):
+            return [parameter for parameter, _ in self._owners]
+        return self._parameters()
 
     def _learn(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Add the gradients of these batches to the parameters'."""
@@ -95,18 +154,25 @@ class TrainingStep:
         )
         if self.workers is None or len(parts) == 1:
             losses, outcomes = self.losses(batches)
-            self.weighting.combine(losses).backward()
+            self.weighting.combine(losses, self._metrics(outcomes)).backward()
             return outcomes
         made = self.workers.map(self._gradients, [{task: batches[task] for task in part} for part in parts])
         for gradients, _ in made:  # summed in this order, whoever was ready first
-            _add_gradients(self._parameters(), gradients)
+            add_gradients(self._parameters(), gradients)
         return {task: outcome for _, outcomes in made for task, outcome in outcomes.items()}
 
     def _gradients(self, batches: Mapping[str, Batch]) -> tuple[Sequence[Tensor | None], dict[str, Outcome]]:
         losses, outcomes = self.losses(batches)
         learning = [p for p in self._parameters() if p.requires_grad]
-        made = iter(torch.autograd.grad(self.weighting.combine(losses), learning, allow_unused=True))
+        total = self.weighting.combine(losses, self._metrics(outcomes))
+        made = iter(torch.autograd.grad(total, learning, allow_unused=True))
         return [next(made) if p.requires_grad else None for p in self._parameters()], outcomes
+
+    def _metrics(self, outcomes: Mapping[str, Outcome]) -> dict[str, Tensor] | None:
+        """Each task's key metric, the accuracy, for a weighting that asks for it."""
+        if not self.weighting.uses_metrics:
+            return None
+        return {task: outcome.correct / outcome.seen for task, outcome in outcomes.items()}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
@@ -127,17 +193,6 @@ class TrainingStep:
             correct = (scores.argmax(1) == batch.labels).sum()
             outcomes[task] = Outcome(raw.detach(), correct, len(batch.labels), losses[task].detach())
         return losses, outcomes
-
-
-def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
-    """As `backward` does: what autograd gave may be one tensor for several parameters, and of another memory format."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient is None:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.empty_like(parameter).copy_(gradient)
-        else:
-            parameter.grad.add_(gradient)
 
 
 def classification_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

@@ -1,130 +1,179 @@
-"""Loss weightings: how the losses of several tasks become one. They receive losses, never the trainer."""
+"""What every loss weighting offers: how the losses of several tasks become one step. It is never told of a trainer.
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+The weightings themselves are in `mtan_core.weightings`, one a file.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 
-class Weighting(nn.Module):
-    """What every weighting offers; this one weighs all tasks equally (each weight is 1).
+@dataclass(frozen=True)
+class Parameters:
+    """What the losses of a step are differentiated for: what tasks share, and what each of them owns.
 
-    `tasks` are all tasks of the run. A step may bring any part of them. Weights are the factors of the raw losses.
+    `last` is the one of the shared that GradNorm measures gradients at, the weight of the pool's last convolution.
     """
+
+    shared: Sequence[nn.Parameter]
+    own: Mapping[str, Sequence[nn.Parameter]]
+    last: nn.Parameter | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task's raw loss and its gradient; None where it does not reach a parameter."""
+
+    task: str
+    loss: Tensor
+    shared: Sequence[Tensor | None]  # a row of the Jacobian
+    own: Sequence[Tensor | None]
+
+
+class Weighting(nn.Module):
+    """A way to weigh losses; this one weighs all tasks equally (each weight is 1).
+
+    `tasks` are all tasks of the run. A step may bring any part of them; the others are left alone. Weights are the factors
+    of the raw losses. A step is `begin_step`, `backward` of the losses of one graph (or `combine` of each part's losses,
+    differentiated by the caller), the optimiser's step, `end_step`.
+    """
+
+    source: ClassVar[str] = ""  # where the formula was published
+    uses_metrics: ClassVar[bool] = False  # whether `combine` wants each task's key metric
+    compares_gradients: ClassVar[bool] = False  # whether it needs the gradients of all tasks in every step
 
     def __init__(self, tasks: Sequence[str]) -> None:
         super().__init__()
         self.tasks = list(tasks)
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The sum of weighted losses, to be differentiated. `losses` are raw scalars by task."""
+    def begin_step(self) -> None:
+        """Told before a step, so that what it draws is drawn once, whatever parts the step has."""
+
+    def combine(self, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The sum of weighted losses, to be differentiated. `losses` are raw scalars by task.
+
+        `metrics` are the tasks' key metrics in this step, from 0 to 1.
+        """
         weights = self.weights()
         return torch.stack([weights[task] * loss for task, loss in losses.items()]).sum()
+
+    def backward(
+        self, losses: Mapping[str, Tensor], parameters: Parameters, metrics: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Add the gradients of a step whose losses come from one graph to those of its parameters."""
+        self.combine(losses, metrics).backward()
+
+    def end_step(self, tasks: Iterable[str]) -> None:
+        """Told after the optimiser's step with these tasks."""
 
     def weights(self) -> dict[str, float]:
         """The current weight of each task."""
         return dict.fromkeys(self.tasks, 1.0)
 
+    def epoch_weights(self) -> Mapping[str, float | None]:
+        """The weights that the epoch now ending was trained with: its steps' mean where they change from step to step.
+
+        None for a task without steps.
+        """
+        return self.weights()
+
     def end_epoch(self, mean_losses: Mapping[str, float]) -> None:
         """Learn an epoch's mean raw losses; tasks that were not drawn in it are left out."""
 
     def memory(self) -> dict[str, Any]:
-        """What is remembered beyond the parameters, as plain JSON; `recall` takes it back."""
+        """What is remembered beyond parameters and buffers, as plain JSON; `recall` takes it back."""
         return {}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Go on from what `memory` gave."""
 
 
-class Equal(Weighting):
-    """Every weight is 1."""
+class StepWeighting(Weighting):
+    """A weighting whose weights change from step to step: it counts steps and averages the weights of an epoch.
 
-
-class Fixed(Weighting):
-    """Weights given by the user; a task without one has 1."""
-
-    def __init__(self, tasks: Sequence[str], weights: Mapping[str, float]) -> None:
-        super().__init__(tasks)
-        self._weights = {task: float(weights.get(task, 1.0)) for task in tasks}
-
-    def weights(self) -> dict[str, float]:
-        return dict(self._weights)
-
-
-class Uncertainty(Weighting):
-    """Homoscedastic uncertainty (Kendall, Gal, Cipolla, CVPR 2018): sum of exp(-s) L factor + s / 2, s learnt per task.
-
-    s = log sigma^2 starts at -0.5 and the factor is 1/2 for every task, as in the MTAN authors' code. `kendall` uses
-    the factor of Kendall's own formula for classification, which is 1. The sum turns negative when losses are small:
-    that is the formula's log term, not a fault.
+    What it draws is a function of `seed` and the step's number.
     """
 
-    def __init__(self, tasks: Sequence[str], kendall: bool = False) -> None:
+    def __init__(self, tasks: Sequence[str], seed: int = 0) -> None:
         super().__init__(tasks)
-        self.factor = 1.0 if kendall else 0.5
-        self.log_variances = nn.ParameterList(nn.Parameter(torch.tensor(-0.5)) for _ in tasks)
+        self.seed = seed
+        self.steps = 0  # begun
+        self._sums: dict[str, list[float]] = {}  # of the epoch: sum of weights and number of steps
 
-    def combine(self, losses: Mapping[str, Tensor]) -> Tensor:
-        terms = []
-        for task, loss in losses.items():
-            s = self.log_variances[self.tasks.index(task)]
-            terms.append(torch.exp(-s) * loss * self.factor + s / 2)
-        return torch.stack(terms).sum()
+    def begin_step(self) -> None:
+        self.steps += 1
 
-    def weights(self) -> dict[str, float]:
-        rows = zip(self.tasks, self.log_variances, strict=True)
-        return {task: math.exp(-s.item()) * self.factor for task, s in rows}
+    def end_step(self, tasks: Iterable[str]) -> None:
+        weights = self.weights()
+        self.note({task: weights[task] for task in tasks})
 
+    def note(self, weights: Mapping[str, float]) -> None:
+        """Count the weights of a step in the epoch's mean."""
+        for task, weight in weights.items():
+            total, steps = self._sums.get(task, (0.0, 0))
+            self._sums[task] = [total + weight, steps + 1]
 
-class DynamicWeightAverage(Weighting):
-    """Dynamic Weight Average (Liu, Johns, Davison 2019, equation 7): more weight to a task whose loss falls slowly.
-
-    weight_k = K softmax_k(r_k / T), r_k = mean loss of the last epoch / mean loss of the one before. It evens out
-    *rates* of learning, not scales. A task with fewer than two epochs of history has r = 1, so that the first two
-    epochs have equal weights.
-    """
-
-    def __init__(self, tasks: Sequence[str], temperature: float = 2.0) -> None:
-        super().__init__(tasks)
-        if not temperature > 0:
-            raise ValueError(f"`temperature` must be positive. Found {temperature}.")
-        self.temperature = temperature
-        self.history: dict[str, list[float]] = {task: [] for task in tasks}
-
-    def weights(self) -> dict[str, float]:
-        ratios = torch.tensor([self._ratio(task) for task in self.tasks], dtype=torch.float64)
-        weights = len(self.tasks) * torch.softmax(ratios / self.temperature, dim=0)
-        return dict(zip(self.tasks, weights.tolist(), strict=True))
-
-    def _ratio(self, task: str) -> float:
-        past = self.history[task]
-        return past[-1] / max(past[-2], 1e-8) if len(past) == 2 else 1.0
+    def epoch_weights(self) -> Mapping[str, float | None]:
+        return {task: self._sums[task][0] / self._sums[task][1] if task in self._sums else None for task in self.tasks}
 
     def end_epoch(self, mean_losses: Mapping[str, float]) -> None:
-        for task, loss in mean_losses.items():
-            self.history[task] = [*self.history[task], loss][-2:]
+        self._sums = {}
 
     def memory(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"steps": self.steps, "sums": self._sums}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
-        self.history = {task: list(memory["history"].get(task, [])) for task in self.tasks}
+        self.steps, self._sums = memory["steps"], {task: list(sums) for task, sums in memory["sums"].items()}
 
 
-def make_weighting(
-    kind: str,
-    tasks: Sequence[str],
-    temperature: float = 2.0,
-    weights: Mapping[str, float] | None = None,
-    kendall: bool = False,
-) -> Weighting:
-    """The weighting of that name: "equal", "fixed", "uncertainty" or "dwa"."""
-    if kind == "fixed":
-        return Fixed(tasks, weights or {})
-    if kind == "uncertainty":
-        return Uncertainty(tasks, kendall)
-    if kind == "dwa":
-        return DynamicWeightAverage(tasks, temperature)
-    return Equal(tasks)
+class GradientWeighting(StepWeighting):
+    """A weighting that looks at each task's own gradient: a row of the Jacobian of the losses for what tasks share.
+
+    It needs all tasks in every step, and memory for rows: one gradient of the shared parameters per task.
+    """
+
+    compares_gradients = True
+    keeps_rows: ClassVar[bool] = True  # else they are used up one after the other
+
+    def gather(self, rows: Iterable[Row], parameters: Parameters) -> None:
+        """Add what becomes of the tasks' gradients to those of the parameters."""
+        raise NotImplementedError
+
+    def combine(self, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor] | None = None) -> Tensor:
+        raise TypeError(f"{type(self).__name__} needs the gradient of each task: use `backward` or `gather`.")
+
+    def backward(
+        self, losses: Mapping[str, Tensor], parameters: Parameters, metrics: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.gather(rows_of(losses, parameters), parameters)
+
+
+def rows_of(losses: Mapping[str, Tensor], parameters: Parameters) -> Iterator[Row]:
+    """Each loss's gradient for what is shared and for what its task owns, by one backward pass per task.
+
+    The passes follow each other, so that autocast and operators without a batched derivative are no obstacle. The last one
+    frees the graph.
+    """
+    last = len(losses) - 1
+    for place, (task, loss) in enumerate(losses.items()):
+        own = parameters.own.get(task, ())
+        wanted = [*parameters.shared, *own]
+        made = list(torch.autograd.grad(loss, wanted, retain_graph=place < last, allow_unused=True)) if wanted else []
+        shared = len(parameters.shared)
+        yield Row(task, loss.detach(), made[:shared], made[shared:])
+
+
+def add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], factor: float = 1.0) -> None:
+    """As `backward` does: what autograd gave may be one tensor for several parameters, and of another memory format."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            if factor != 1.0:
+                parameter.grad.mul_(factor)
+        else:
+            parameter.grad.add_(gradient, alpha=factor)

@@ -65,7 +65,7 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
     from decathlon.building import build_network
     from decathlon.config import parse_config
     from mtan_core.step import Batch, Precision, TrainingStep
-    from mtan_core.weighting import Equal
+    from mtan_core.weightings.equal import Equal
     from mtan_core.workers import cpu_workers
 
     shape = {"depth": task.depth, "width": task.width}

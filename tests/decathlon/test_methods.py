@@ -21,7 +21,7 @@ from mtan_core.network import AttentionNetwork, owner_of
 from mtan_core.segments import Segments
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.transfer import take_pool
-from mtan_core.weighting import Equal
+from mtan_core.weightings.equal import Equal
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import DOMAINS, Tiny, train_tiny
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from mtan_core.distillation import Distillation, Strengths, kernel_cka, soft_loss
 from mtan_core.network import Answer, AttentionNetwork
 from mtan_core.step import TrainingStep, classification_loss
-from mtan_core.weighting import Equal
+from mtan_core.weightings.equal import Equal
 from tests.mtan_core.tiny import tiny_batches, tiny_network
 
 

@@ -11,7 +11,7 @@ from mtan_core.network import AttentionNetwork, owner_of
 from mtan_core.norm import SHARED, NormMode
 from mtan_core.reestimate import reestimate
 from mtan_core.step import TrainingStep
-from mtan_core.weighting import Equal
+from mtan_core.weightings.equal import Equal
 from tests.mtan_core.tiny import CLASSES, tiny_batches, tiny_network
 
 NEW = "leaves"

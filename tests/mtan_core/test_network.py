@@ -13,7 +13,7 @@ from mtan_core.pools import WideResNet
 from mtan_core.reestimate import reestimate
 from mtan_core.segments import Segments
 from mtan_core.step import Batch, TrainingStep
-from mtan_core.weighting import Equal
+from mtan_core.weightings.equal import Equal
 from tests.mtan_core.oracle import Oracle
 
 CLASSES = {"digits": 5, "flowers": 3, "signs": 4}

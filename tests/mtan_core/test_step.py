@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from mtan_core.step import Batch, NotFiniteError, TrainingStep, classification_loss
-from mtan_core.weighting import Equal, Uncertainty
+from mtan_core.weightings.equal import Equal
+from mtan_core.weightings.uncertainty import Uncertainty
 from tests.mtan_core.tiny import CLASSES, tiny_batches, tiny_network
 
 

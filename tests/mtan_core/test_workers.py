@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from mtan_core.norm import NormMode
 from mtan_core.step import NotFiniteError, TrainingStep
-from mtan_core.weighting import Uncertainty
+from mtan_core.weightings.uncertainty import Uncertainty
 from mtan_core.workers import Workers, cpu_workers, deal
 from tests.mtan_core.tiny import CLASSES, tiny_batches, tiny_network
 
