@@ -8,9 +8,13 @@ import pytest
 import torch
 
 import dense_tasks.tasks as package
+from dense_tasks.data.frames import Frames
+from dense_tasks.data.root import open_root
 from dense_tasks.datasets import DATASETS
+from dense_tasks.drawing import Drawn, draw_predictions
 from dense_tasks.tasks import choose_tasks, tasks
 from mtan_core.errors import UserError
+from tests.dense_tasks.roots import write_root
 
 TASKS = tasks()
 SEED = 3
@@ -129,36 +133,42 @@ def test_losses_of_bf16_outputs_are_fp32(name: str) -> None:
     assert loss.dtype == torch.float32
 
 
-EDGES = """
-import torch
-from torch.nn import functional as F
-
-from dense_tasks.metrics import DepthMetrics, Measure
-from dense_tasks.tasks.task import Task, mean_where
+def documented_task() -> str:
+    """The file that docs/dense-tasks.md shows."""
+    page = (Path(__file__).parents[2] / "docs/dense-tasks.md").read_text(encoding="utf-8")
+    return page.split("```python\n")[1].split("```")[0]
 
 
-def task(dataset):
-    def loss(outputs, labels):
-        return mean_where(F.binary_cross_entropy(outputs, labels, reduction="none"), labels >= 0)
-
-    return Task(
-        name="edges", channels=1, folder="edges", loss=loss, metrics=DepthMetrics,
-        measures=(Measure("absolute_error", False),), key_metric="absolute_error",
-        key_hits=lambda outputs, labels: (((outputs > 0.5) == (labels > 0.5)).sum(), (labels >= 0).sum()),
-        draw=lambda axes, values: axes.imshow(values[0]), finish=torch.sigmoid, undefined=-1,
-    )
-"""
+def write_edges(root: Path) -> None:
+    """Labels of the documented task for every image of a root."""
+    for image in root.glob("*/image/*.npy"):
+        folder = image.parents[1] / "edges"
+        folder.mkdir(exist_ok=True)
+        np.save(folder / image.name, np.random.default_rng(0).integers(-1, 2, np.load(image).shape[:2]))
 
 
 def test_a_task_is_added_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "edges.py").write_text(EDGES, encoding="utf-8")
+    (tmp_path / "edges.py").write_text(documented_task(), encoding="utf-8")
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-    found = tasks()
-    assert list(found) == ["semantic", "depth", "normal", "edges"]
-    loss = found["edges"].loss(torch.full((1, 1, 2, 2), 0.5), torch.ones(1, 1, 2, 2))
+    assert list(tasks()) == ["semantic", "depth", "normal", "edges"]
+    write_edges(write_root(tmp_path / "root"))
+    root = open_root(tmp_path / "root", tasks=["edges", "depth"])
+    assert list(root.tasks) == ["depth", "edges"]
+    edges, batch = root.tasks["edges"], Frames(root, "train", torch.device("cpu")).batch(np.arange(3))
+    labels = batch.labels["edges"]
+    assert labels.shape == (3, 1, 32, 64)
+    assert edges.loss(torch.full_like(labels, 0.5), torch.full_like(labels, -1)) is None
+    loss = edges.loss(torch.full_like(labels, 0.5), labels)
     assert loss is not None
     assert float(loss) == pytest.approx(math.log(2))
-    assert list(choose_tasks(["edges", "depth"], DATASETS["nyuv2"])) == ["depth", "edges"]
+    metrics = edges.metrics()
+    metrics.add(edges.finish(20 * labels - 10), labels)
+    assert metrics.result() == {"accuracy": 1.0}
+    drawn = Drawn("0", np.zeros((32, 64, 3)), {"edges": labels[0].numpy()})
+    draw_predictions(tmp_path / "edges.png", [drawn], root.tasks)
+    (tmp_path / "root/train/edges/0.npy").unlink()
+    with pytest.raises(UserError, match=r"no train/edges/0\.npy"):
+        open_root(tmp_path / "root", tasks=["edges"])
 
 
 @pytest.mark.parametrize(
