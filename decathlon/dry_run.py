@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from decathlon.runs import choose_device
 from decathlon.training import Training, prepare_training
 from mtan_core.errors import UserError
 from mtan_core.progress import Advance, progress
-from mtan_core.step import Batch
+from mtan_core.step import Batch, TrainingStep
+from mtan_core.weighting import GradientWeighting
 
 PROBE = 2  # images per domain in the probing step
 
@@ -45,14 +47,19 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     advance(note="measuring a small step")
     flops, saved = _probe(training, widest)
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
-    memory = int(state + saved * images / config.accumulate)
-    _refuse_beyond(free, memory, "a step needs", "lower batch_size or raise accumulate")
+    step = trainer.training
+    rows = row_bytes(step, widest)
+    memory = int(state + rows + saved * images * _at_once(config, step, len(widest)))
+    advice = "lower batch_size or raise accumulate"
+    _refuse_beyond(
+        free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice
+    )
     steps = sum(trainer.sampler.epoch_length(phase.tasks) * phase.epochs for phase in trainer.phases)
     advance(note="timing a whole step")
     seconds = _step_seconds(training, widest)
     return {
         **parameter_counts(training.network), "domains": list(training.train_images), "steps": steps,
-        "images_per_step": images, "flops_per_step": int(flops * images), "memory_bytes": memory,
+        "images_per_step": images, "flops_per_step": int(flops * images), "memory_bytes": memory, "row_bytes": rows,
         "available_bytes": free, "seconds_per_step": seconds, "seconds": seconds * steps, "device": str(training.device),
     }  # fmt: skip
 
@@ -63,8 +70,7 @@ def _state_bytes(config: RunConfig, data: str) -> int:
     names = [name for name in store.domains if name in (config.domains or store.domains)]
     with torch.device("meta"):
         network = build_network(config, {name: store.specs[name].classes for name in names})
-    parameters = sum(p.numel() * p.element_size() for p in network.parameters())
-    return parameters * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
+    return _bytes(network.parameters()) * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
 
 
 def _refuse_beyond(free: int, needed: int, what: str, advice: str) -> None:
@@ -90,10 +96,31 @@ def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
         FlopCounterMode(display=False) as counter,
     ):
         losses, _ = step.losses(batches)
-        step.weighting.combine(losses).backward()
+        torch.stack(list(losses.values())).sum().backward()
     held = {p.untyped_storage().data_ptr() for p in training.network.parameters()}
     images = sum(len(batch.labels) for batch in batches.values())
     return counter.get_total_flops() / images, sum(size for place, size in kept.items() if place not in held) / images
+
+
+def _at_once(config: RunConfig, step: TrainingStep, tasks: int) -> float:
+    """The part of a step's images whose features are kept at the same time."""
+    if isinstance(step.weighting, GradientWeighting):  # every domain by itself
+        return min(1.0, (step.workers.count if step.workers else 1) / tasks)
+    return 1 / config.accumulate
+
+
+def row_bytes(step: TrainingStep, tasks: Sequence[str]) -> int:
+    """Bytes of the tasks' own gradients that a weighting compares: rows of the Jacobian, and what each task owns."""
+    if not isinstance(step.weighting, GradientWeighting):
+        return 0
+    parameters = step.parameters()
+    rows = len(tasks) if step.weighting.keeps_rows or step.workers else 1
+    own = [p for task in tasks for p in parameters.own.get(task, ())]
+    return rows * _bytes(parameters.shared) + _bytes(own)
+
+
+def _bytes(parameters: Iterable[torch.nn.Parameter]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _first(training: Training, task: str, images: int) -> Batch:
@@ -135,5 +162,6 @@ def print_estimate(cost: dict[str, Any], as_json: bool) -> None:
     gflop = cost["flops_per_step"] / 1e9
     print(f"steps        {cost['steps']:,} of {cost['images_per_step']} images, {gflop:,.0f} GFLOP each")
     memory, free = cost["memory_bytes"] / 2**30, cost["available_bytes"] / 2**30
-    print(f"memory       about {memory:.2f} GiB (free: {free:.1f} GiB)")
+    rows = f", of it {cost['row_bytes'] / 2**30:.2f} for the gradient of each domain" if cost["row_bytes"] else ""
+    print(f"memory       about {memory:.2f} GiB{rows} (free: {free:.1f} GiB)")
     print(f"time         about {cost['seconds'] / 60:.1f} min on {cost['device']}, without validation")
