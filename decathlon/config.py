@@ -1,44 +1,20 @@
-"""Everything a run depends on: read from a preset or a file, changed by `--set`, written beside its checkpoints."""
+"""Everything a Decathlon run depends on: read from a preset or a file, changed by `--set`, written beside its checkpoints."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import tomli_w
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
-from mtan_core.errors import UserError, nearest
+from mtan_core import config as core
+from mtan_core.config import CheckpointConfig, Frozen, Names, Share, WeightingConfig, dump_config
+from mtan_core.errors import nearest
 from mtan_core.methods import methods
-from mtan_core.weightings import weighting_class, weightings
+from mtan_core.weightings import weighting_class
+
+__all__ = ["RunConfig", "config_keys", "dump_config", "load_config", "parse_config", "preset_names", "read_preset"]
 
 POOLS = ("wrn", "resnet26")
-
-
-def _names(value: Any) -> Any:
-    """`a,b,c` as a list."""
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"each name once, found {', '.join(names)}")
-    return names
 
 
 def _known_pool(name: str) -> str:
@@ -53,22 +29,6 @@ def _known_method(name: str) -> str:
     if name not in methods():
         raise ValueError(f"there is no method '{name}'{nearest(name, methods())}")
     return name
-
-
-def _known_weighting(name: str) -> str:
-    if name not in weightings():
-        raise ValueError(f"there is no loss weighting '{name}'{nearest(name, weightings())}")
-    return name
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_once)]
-Part = Literal["pool", "ladder", "masks", "heads"]
-
-
-class Frozen(BaseModel):
-    """A table of the configuration: unknown keys are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(Frozen):
@@ -97,34 +57,6 @@ class NetworkConfig(Frozen):
         return self
 
 
-class WeightingConfig(Frozen):
-    """How the losses of the domains are combined: see docs/weightings.md."""
-
-    kind: Annotated[str, AfterValidator(_known_weighting)] = Field(
-        "equal", description="the loss weighting", json_schema_extra={"enum": [*weightings()]}
-    )
-    temperature: float = Field(2.0, gt=0, description="temperature of DWA")
-    weights: dict[str, NonNegativeFloat] = Field(
-        default_factory=dict, description="weights of `fixed`, by domain (others 1)"
-    )
-    kendall: bool = Field(
-        False, description="uncertainty with Kendall's own factor for classification (1 instead of 1/2)"
-    )
-    alpha: NonNegativeFloat = Field(1.5, description="GradNorm: how strongly rates of training are evened out")
-    gamma: NonNegativeFloat = Field(1.0, description="DTP: how strongly it prefers domains that do badly")
-    share: float = Field(0.1, gt=0, le=1, description="DTP: part of the present step in a domain's average accuracy")
-    c: NonNegativeFloat = Field(
-        0.4, description="CAGrad: how far from the mean of the gradients, relative to its length"
-    )
-    scale: Literal["min", "median", "rmse"] = Field(
-        "min", description="Aligned-MTL: the singular value whose length all gradients get (min: the paper's)"
-    )
-    max_norm: NonNegativeFloat = Field(
-        1.0, description="Nash-MTL: largest norm of the combined gradient; 0: not limited"
-    )
-    update_every: PositiveInt = Field(1, description="Nash-MTL: steps between solutions of the game")
-
-
 class DistillationConfig(Frozen):
     """Teachers that a run learns from beside the labels (Li, Liu, Bilen 2023). Their part fades to nothing over the training."""
 
@@ -137,23 +69,12 @@ class DistillationConfig(Frozen):
     )
 
 
-class OptimizerConfig(Frozen):
+class OptimizerConfig(core.OptimizerConfig):
     """The optimiser and its learning rate."""
 
-    kind: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
-    lr: float = Field(0.1, gt=0, description="learning rate; a phase can have its own")
-    momentum: Share = Field(0.9, description="momentum of SGD, first beta of AdamW")
-    nesterov: bool = Field(True, description="Nesterov's form of momentum")
-    weight_decay: NonNegativeFloat = Field(5e-5, description="weight decay of what domains share")
     domain_weight_decay: dict[str, NonNegativeFloat] = Field(
         default_factory=dict, description="weight decay of a domain's own parameters (default: `weight_decay`)"
     )
-    decay_norms: bool = Field(True, description="whether weight decay holds for biases and batch norms too")
-    schedule: Literal["constant", "step", "cosine"] = Field("cosine", description="learning rate over a phase")
-    warmup: NonNegativeFloat = Field(0.0, description="epochs of linear warm-up")
-    step_epochs: float = Field(50.0, gt=0, description="epochs between the steps of `step`")
-    step_factor: float = Field(0.5, gt=0, le=1, description="factor of each step of `step`")
-    clip: NonNegativeFloat = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 
 
 class AugmentConfig(Frozen):
@@ -170,32 +91,10 @@ class AugmentConfig(Frozen):
     brightness: NonNegativeFloat = Field(0.0, description="brightness changes by up to this many standard deviations")
 
 
-class CheckpointConfig(Frozen):
-    """When checkpoints are written, and how many stay (the best by validation stays as well)."""
-
-    every_epochs: PositiveInt = Field(1, description="epochs between checkpoints")
-    every_steps: NonNegativeInt = Field(0, description="steps between checkpoints within an epoch; 0: none")
-    keep: PositiveInt = Field(2, description="how many of the last checkpoints stay")
-
-
-class PhaseConfig(Frozen):
+class PhaseConfig(core.PhaseConfig):
     """A stretch of training."""
 
-    epochs: PositiveInt = Field(description="number of epochs")
     domains: Names = Field((), description="who learns (default: all of the run)")
-    lr: float | None = Field(None, gt=0, description="learning rate (default: optimizer.lr)")
-    freeze: Annotated[tuple[Part, ...], BeforeValidator(_names)] = Field(
-        (), description="parts that stand still: pool, ladder (shared convolutions), masks, heads"
-    )
-    shared_only: bool = Field(
-        False, description="whether `freeze` spares what single domains own of pool and ladder, such as batch norms"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "PhaseConfig":
-        if set(self.freeze) == set(get_args(Part)):
-            raise ValueError("`freeze` must leave something to learn")
-        return self
 
 
 class RunConfig(Frozen):
@@ -305,121 +204,29 @@ class RunConfig(Frozen):
         return self
 
 
+KIND = core.Kind(RunConfig, "decathlon", "wrn28-4")
+
+
 def preset_names() -> list[str]:
     """The presets that come with the package."""
-    return sorted(
-        path.name.removesuffix(".toml")
-        for path in (files("decathlon") / "presets").iterdir()
-        if path.name.endswith(".toml")
-    )
-
-
-def load_config(preset: str | None, file: Path | None, changes: Iterable[str] = ()) -> RunConfig:
-    """The configuration of a preset or a file (default: the preset wrn28-4) with `key=value` changes made to it.
-
-    Raises UserError that names every unknown key, with the near one, and every value out of range.
-    """
-    if preset is not None and file is not None:
-        raise UserError("Expected --preset or --config, found both.")
-    tree = _read(file) if file is not None else read_preset(preset or "wrn28-4")
-    for change in changes:
-        _set(tree, change)
-    return parse_config(tree, str(file) if file else f"preset {preset or 'wrn28-4'}")
+    return KIND.preset_names()
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    if name not in preset_names():
-        raise UserError(f"--preset: there is no preset '{name}'{nearest(name, preset_names())}.")
-    return tomllib.loads((files("decathlon") / "presets" / f"{name}.toml").read_text())
+    """A preset's tables. Raises UserError, with the near one, for a name that there is not."""
+    return KIND.read_preset(name)
+
+
+def load_config(preset: str | None, file: Path | None, changes: Iterable[str] = ()) -> RunConfig:
+    """See `mtan_core.config.Kind.load`; the default preset is wrn28-4."""
+    return KIND.load(preset, file, changes)
 
 
 def parse_config(tree: Mapping[str, Any], where: str) -> RunConfig:
-    """Check a tree of tables. Raises UserError with all problems at once."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as problem:
-        errors = problem.errors()
-        places = [error["loc"] for error in errors]
-        told = [
-            e for e in errors if e["type"] != "too_short" or not any(_is_within(place, e["loc"]) for place in places)
-        ]
-        sentences = "; ".join(_sentence(error) for error in told)
-        raise UserError(f"Configuration ({where}): {sentences}.") from None
+    """See `mtan_core.config.Kind.parse`."""
+    return KIND.parse(tree, where)
 
 
-def dump_config(config: RunConfig) -> str:
-    """The whole configuration as TOML, which `parse_config` reads back equal."""
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"--config: expected a TOML file, found {file}: {problem}.") from None
-
-
-def _set(tree: dict[str, Any], change: str) -> None:
-    key, equals, text = change.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--set: expected key=value, found '{change}'.")
-    *path, last = key.strip().split(".")
-    table: Any = tree
-    for part in path:
-        table = _enter(table, part, key)
-    value = _value(text.strip())
-    if isinstance(table, list):
-        table[_place(table, last, key)] = value
-    else:
-        table[last] = value
-
-
-def _enter(table: Any, part: str, key: str) -> Any:
-    if isinstance(table, list):
-        return table[_place(table, part, key)]
-    inner = table.setdefault(part, {})
-    if not isinstance(inner, dict | list):
-        raise UserError(f"--set: expected a table at '{part}' in '{key}', found {inner!r}.")
-    return inner
-
-
-def _place(items: list[Any], part: str, key: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise UserError(f"--set: expected a number below {len(items)} at '{part}' in '{key}'.")
-    return int(part)
-
-
-def _value(text: str) -> Any:
-    """A TOML value; what is none is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _is_within(place: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    """Whether a place lies inside another. A list whose entries are refused counts as too short, which it is not."""
-    return len(place) > len(outer) and place[: len(outer)] == outer
-
-
-def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        listed = [f"phases.{error['loc'][1]}.{name}" for name in PhaseConfig.model_fields] if "phases." in key else []
-        return f"there is no key '{key}'{nearest(key, [*config_keys(), *listed])}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":  # our own words, which say what was found
-        return f"`{key}`: {message}" if key else message
-    return f"`{key}`: {message}, found {error['input']!r}" if key else message
-
-
-def config_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> list[str]:
+def config_keys() -> list[str]:
     """All keys, with dots."""
-    keys = []
-    for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            keys += config_keys(inner, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
+    return core.config_keys(RunConfig)
