@@ -60,3 +60,29 @@ def step(
         print(json.dumps(document))
     else:
         work.print_step(document)
+
+
+@app.command()
+def dense(
+    batch: Annotated[int, typer.Option(help="Images per step; the paper's number for NYUv2 is the default.")] = 2,
+    height: Annotated[int, typer.Option(help="In pixels, a multiple of 32.")] = 288,
+    width: Annotated[int, typer.Option(help="In pixels, a multiple of 32.")] = 384,
+    rounds: Rounds = 3,
+    seconds: Seconds = 0.0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
+    clock: Annotated[
+        str, typer.Option(help="wall; or cpu (processor time), where other work disturbs: use it with one thread.")
+    ] = "wall",
+    as_json: Json = False,
+) -> None:
+    """Training steps of MTAN on SegNet with three tasks: the plain loop over tasks against our joint step.
+
+    A round is at least one step of each side. On two cores a step of the plain loop takes about half a minute.
+    """
+    from experiments.bench import dense as work
+
+    document = work.measure_dense(work.Work(batch, height, width, threads, clock), rounds, seconds)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        work.print_dense(document)
