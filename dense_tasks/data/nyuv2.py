@@ -8,7 +8,7 @@
   whose first field is the class of 13 for each of the 40; where it is absent the same map stands here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,19 @@ def nyuv2_source(path: Path, size: Size = DEFAULT_SIZE, raw_depth: bool = False)
         {"size": size, "depth": depths, "normals": "given" if "normals" in file else "fitted", "bytes": labelled.stat().st_size},
         ("image", "label", "depth", "normal"),
         frames,
-        lambda frame: _arrays(file, int(frame.name["frame"]) - 1, size, depths, classes),
+        lambda frame: _readable(labelled, frame, lambda place: _arrays(file, place, size, depths, classes)),
     )  # fmt: skip
+
+
+def _readable(
+    path: Path, frame: SourceFrame, read: Callable[[int], Mapping[str, np.ndarray]]
+) -> Mapping[str, np.ndarray]:
+    """The arrays of a frame. Raises UserError where the file is damaged inside, which shows only on reading."""
+    number = int(frame.name["frame"])
+    try:
+        return read(number - 1)
+    except OSError:
+        raise UserError(f"{path}: expected a whole file, found one that is damaged at frame {number}.") from None
 
 
 def _arrays(file: Any, place: int, size: Size, depths: str, classes: np.ndarray) -> Mapping[str, np.ndarray]:

@@ -74,7 +74,7 @@ def open_root(
     }
     frames = {split: tuple(there[split][IMAGE] or ()) for split in splits}
     problems += _nothing_to_learn(unlabelled, frames) if not problems else []
-    _refuse(path, problems)
+    _refuse(path, f"{found.name} ({', '.join(chosen)})", problems)
     return Root(path, found, chosen, frames, (height, width), unlabelled, tuple(_warnings(path, unlabelled, frames)))
 
 
@@ -161,7 +161,9 @@ def _warnings(path: Path, unlabelled: Unlabelled, frames: Mapping[str, Sequence[
                 )
 
 
-def _refuse(path: Path, problems: list[str]) -> None:
+def _refuse(path: Path, wanted: str, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - _TOLD} more problems" if len(problems) > _TOLD else ""
-        raise UserError(f"{path}: expected a root in the npy layout, found {'; '.join(problems[:_TOLD])}{more}.")
+        raise UserError(
+            f"{path}: expected a root of {wanted} in the npy layout, found {'; '.join(problems[:_TOLD])}{more}."
+        )

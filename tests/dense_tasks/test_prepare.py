@@ -199,6 +199,21 @@ def test_a_data_set_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
         nyuv2_source(folder)
 
 
+def test_a_file_that_is_damaged_inside(tmp_path: Path) -> None:
+    path = official.write_nyuv2(tmp_path / "source") / "nyu_depth_v2_labeled.mat"
+    with h5py.File(path, "a") as file:
+        images = file["images"][()]
+        del file["images"]
+        packed = file.create_dataset("images", data=images, chunks=(1, *images.shape[1:]), compression="gzip")
+        chunk = packed.id.get_chunk_info(4)
+    with path.open("r+b") as raw:
+        raw.seek(512 + chunk.byte_offset)  # behind MATLAB's own header
+        raw.write(bytes(chunk.size))
+    with pytest.raises(UserError, match="damaged at frame 5"):
+        write_root(nyuv2_source(path), tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
 def test_mistakes_in_cityscapes_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Expected the official folder leftImg8bit/train"):
         cityscapes_source(tmp_path)
