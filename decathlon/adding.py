@@ -14,7 +14,6 @@ from decathlon.data.custom import write_store
 from decathlon.data.store import open_store
 from decathlon.own_store import NAME as OWN_STORE
 from decathlon.own_store import carry_over
-from decathlon.resuming import refuse_differences
 from decathlon.runs import Run, RunFolder
 from decathlon.specs import DomainSpec, check_name
 from decathlon.training import prepare_training, train
@@ -24,6 +23,7 @@ from mtan_core.files import replacing
 from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import SHARED
+from mtan_core.runs import refuse_differences
 from mtan_core.sampling import Sampler
 from mtan_core.transfer import take_pool
 

@@ -13,12 +13,13 @@ from decathlon.data.store import Store, open_store
 from decathlon.own_store import NAME as OWN_STORE
 from decathlon.own_store import with_added
 from decathlon.reports import checked_split, common_domains, evaluate_run
-from decathlon.runs import Choice, Run, RunFolder, load_run
+from decathlon.runs import Run, RunFolder, load_run
 from decathlon.scoring import domain_points
 from decathlon.specs import DomainSpec
 from mtan_core.checkpoint import read_tensors
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
+from mtan_core.runs import Choice
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from decathlon.building import build_network, parameter_counts
 from decathlon.config import RunConfig
 from decathlon.data.store import open_store
-from decathlon.runs import choose_device
 from decathlon.training import Training, prepare_training
 from mtan_core.errors import UserError
 from mtan_core.progress import Advance, progress
+from mtan_core.runs import choose_device
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.weighting import GradientWeighting
 

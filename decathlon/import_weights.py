@@ -9,11 +9,12 @@ from torch import Tensor
 
 from decathlon.building import build_network, parameter_counts
 from decathlon.config import RunConfig, load_config
-from decathlon.runs import refuse_existing, write_imported
+from decathlon.runs import write_imported
 from decathlon.specs import DomainSpec, official_domains
 from mtan_core.checkpoint import misfits
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
+from mtan_core.runs import refuse_existing
 from mtan_core.state_dicts import read_state_dict
 
 # the authors' names -> ours; {k} is the place of a domain in their order, kept as a group for its name

@@ -13,9 +13,10 @@ from decathlon.gradients import GradientCosines, gradient_cosines
 from decathlon.mask_figures import Heat, feature_grid, heat_maps
 from decathlon.masks import Channel, MaskUse, check_masks, feature_maps, mask_use
 from decathlon.reports import table
-from decathlon.runs import Choice, Run, load_run
+from decathlon.runs import Run, load_run
 from mtan_core.errors import UserError
 from mtan_core.files import check_output
+from mtan_core.runs import Choice
 
 
 @dataclass(frozen=True)

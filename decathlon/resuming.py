@@ -3,21 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from decathlon.config import RunConfig, load_config
 from decathlon.specs import DomainSpec
 from mtan_core.errors import UserError
-
-
-def refuse_differences(old: RunConfig, new: RunConfig) -> None:
-    """Raises UserError that names the first key in which a resumed run would differ."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
-    for key in sorted({*before, *after}):
-        if before.get(key) != after.get(key):
-            raise UserError(
-                f"--resume: expected the run's own `{key}` = {before.get(key)!r}, found {after.get(key)!r}."
-            )
 
 
 def refuse_other_data(before: Mapping[str, DomainSpec], now: Sequence[DomainSpec]) -> None:
@@ -39,13 +28,6 @@ def refuse_other_divisions(before: Mapping[str, Mapping[str, str]], now: Mapping
             raise UserError(
                 f"--data: expected {name} divided as the run began with it, found other images in train or val."
             )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def resolve(

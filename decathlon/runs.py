@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,24 +14,16 @@ from decathlon.config import RunConfig, dump_config, parse_config
 from decathlon.data.store import StoredSplit
 from decathlon.prediction import Prediction, predict_file
 from decathlon.specs import DomainSpec, Fit
-from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, save_checkpoint
+from mtan_core.checkpoint import load_exactly, read_tensors, save_checkpoint
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import replacing, write_json, write_text
 from mtan_core.network import AttentionNetwork
-
-FORMAT = 1
-Choice = Literal["last", "best"]
+from mtan_core.runs import FORMAT, Choice, Folder, check_format, choose_device, refuse_existing
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Where the parts of a run lie, and how they are written and read."""
-
-    path: Path
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+class RunFolder(Folder):
+    """A Decathlon run's folder, which has `domains.json` as well."""
 
     def start(self, config: RunConfig, specs: Sequence[DomainSpec], divisions: Mapping[str, Mapping[str, str]]) -> None:
         """Write what a run is made of; `divisions` holds the digest of each domain's train and val splits."""
@@ -43,16 +35,7 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         """The resolved configuration. Raises UserError when the folder is no run."""
-        import tomllib
-
-        path = self.path / "config.toml"
-        if not path.is_file():
-            raise UserError(f"Expected a run's folder (with config.toml), found {self.path}.")
-        try:
-            tree = tomllib.loads(path.read_text())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-            raise UserError(f"Expected a run's configuration, found a damaged file: {path}: {problem}.") from None
-        return parse_config(tree, str(path))
+        return parse_config(self.config_tree(), str(self.path / "config.toml"))
 
     def specs(self) -> dict[str, DomainSpec]:
         """The run's domains, in order of their numbers."""
@@ -61,7 +44,7 @@ class RunFolder:
             document = json.loads(path.read_text())
         except (OSError, ValueError, RecursionError) as problem:
             raise UserError(f"Expected a run's domains, found: {path}: {problem}.") from None
-        _check_format(document, path)
+        check_format(document, path)
         listed, divisions = document.get("domains"), document.get("divisions", {})
         if not isinstance(listed, list) or not listed:
             raise UserError(f"{path}: expected a list of domains, found {listed!r:.60}.")
@@ -74,39 +57,6 @@ class RunFolder:
         """The digests of the splits that the run was made from, by domain; empty for an imported run."""
         divisions: dict[str, dict[str, str]] = json.loads((self.path / "domains.json").read_text()).get("divisions", {})
         return divisions
-
-    def summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, None for one that is not."""
-        path = self.path / "summary.json"
-        if not path.is_file():
-            return None
-        try:
-            summary = json.loads(path.read_text())
-        except (ValueError, RecursionError) as problem:
-            raise UserError(f"Expected a run's summary, found a damaged file: {path}: {problem}.") from None
-        _check_format(summary, path)
-        return dict(summary)
-
-    def checkpoint(self, choice: Choice = "last") -> Path:
-        """The last checkpoint, or the best by validation. Raises UserError when there is none."""
-        found = checkpoints(self.checkpoints)
-        if not found:
-            raise UserError(f"Expected a checkpoint, found none in {self.checkpoints}: train the run first.")
-        best = read_state(found[-1])["best"]
-        if choice == "last":
-            return found[-1]
-        if best is None:
-            raise UserError(
-                f"--checkpoint best: {self.path} has no validation to choose by (protocol train+val, or imported)."
-            )
-        return self.checkpoints / f"step-{best['step']}"
-
-
-def _check_format(document: Any, path: Path) -> None:
-    """Raises UserError for a JSON document that is no object, or of another format version."""
-    version = document.get("format") if isinstance(document, dict) else None
-    if version != FORMAT:
-        raise UserError(f"{path}: expected run format {FORMAT}, found {version}: use the version that wrote it.")
 
 
 @dataclass(frozen=True)
@@ -181,21 +131,4 @@ def write_imported(
         folder.start(config, specs, {})
         state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
         save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
-        write_json(temporary / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
-
-
-def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
-    """Raises UserError when something is there that a new run would overwrite."""
-    if path.exists() and not (path.is_dir() and all(child.name.startswith(".tmp-") for child in path.iterdir())):
-        raise UserError(f"--run: expected a new folder, found {path} ({advice}).")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is CUDA where there is one. Raises UserError for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"`device`: expected a device of this machine, found '{name}', which is not there.")
-    return device
+        folder.write_summary(summary)

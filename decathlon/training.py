@@ -16,8 +16,8 @@ from decathlon.environment import environment
 from decathlon.evaluation import evaluate_domain, reestimate_domain
 from decathlon.observer import Observer
 from decathlon.optimizers import make_optimizer
-from decathlon.resuming import refuse_differences, refuse_other_data, refuse_other_divisions
-from decathlon.runs import FORMAT, RunFolder, choose_device, load_weights, refuse_existing
+from decathlon.resuming import refuse_other_data, refuse_other_divisions
+from decathlon.runs import RunFolder, load_weights
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
@@ -25,12 +25,13 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
 from mtan_core.distillation import Distillation
 from mtan_core.errors import UserError, nearest
-from mtan_core.files import held, write_json
+from mtan_core.files import held
 from mtan_core.loop import Phase, Trainer
 from mtan_core.memory import keep_memory
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
+from mtan_core.runs import choose_device, refuse_differences, refuse_existing
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, TrainingStep
@@ -136,7 +137,7 @@ class Training:
         """Write the summary."""
         validation = self.validate() if self.config.norm == "shared" and self.val_images else {}
         summary = self._summary(validation)
-        write_json(self.folder.path / "summary.json", summary, indent=2)
+        self.folder.write_summary(summary)
         return summary
 
     def validate(self) -> dict[str, Tally]:
@@ -152,7 +153,7 @@ class Training:
         if reestimated:
             validated = {domain: tally.accuracy for domain, tally in reestimated.items()}
         return {
-            "format": FORMAT, "finished": True, "protocol": self.config.protocol, "seed": self.config.seed,
+            "protocol": self.config.protocol, "seed": self.config.seed,
             "domains": [spec.name for spec in self.specs], "source": sorted({spec.source for spec in self.specs}),
             **parameter_counts(self.network),
             "own_parameters": {spec.name: own_parameters(self.network, spec.name) for spec in self.specs},

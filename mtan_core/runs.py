@@ -1,0 +1,105 @@
+"""What every kind of run's folder holds: `config.toml`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mtan_core.checkpoint import checkpoints, read_state
+from mtan_core.config import Frozen, read_toml
+from mtan_core.errors import UserError
+from mtan_core.files import write_json
+
+FORMAT = 1
+Choice = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where the parts of a run lie, and how those are written and read that all kinds of run have."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def config_tree(self) -> dict[str, Any]:
+        """The tables of the configuration. Raises UserError when the folder is no run."""
+        path = self.path / "config.toml"
+        if not path.is_file():
+            raise UserError(f"Expected a run's folder (with config.toml), found {self.path}.")
+        return read_toml(path)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, None for one that is not."""
+        path = self.path / "summary.json"
+        if not path.is_file():
+            return None
+        try:
+            summary = json.loads(path.read_text())
+        except (ValueError, RecursionError) as problem:
+            raise UserError(f"Expected a run's summary, found a damaged file: {path}: {problem}.") from None
+        check_format(summary, path)
+        return dict(summary)
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_json(self.path / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
+
+    def checkpoint(self, choice: Choice = "last") -> Path:
+        """The last checkpoint, or the best by validation. Raises UserError when there is none."""
+        found = checkpoints(self.checkpoints)
+        if not found:
+            raise UserError(f"Expected a checkpoint, found none in {self.checkpoints}: train the run first.")
+        best = read_state(found[-1])["best"]
+        if choice == "last":
+            return found[-1]
+        if best is None:
+            raise UserError(
+                f"--checkpoint best: {self.path} has no validation to choose by (protocol train+val, or imported)."
+            )
+        return self.checkpoints / f"step-{best['step']}"
+
+
+def check_format(document: Any, path: Path) -> None:
+    """Raises UserError for a JSON document that is no object, or of another format version."""
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FORMAT:
+        raise UserError(f"{path}: expected run format {FORMAT}, found {version}: use the version that wrote it.")
+
+
+def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
+    """Raises UserError when something is there that a new run would overwrite."""
+    if path.exists() and not (path.is_dir() and all(child.name.startswith(".tmp-") for child in path.iterdir())):
+        raise UserError(f"--run: expected a new folder, found {path} ({advice}).")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is CUDA where there is one. Raises UserError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present[device.type] or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"`device`: expected a device of this machine, found '{name}', which is not there.")
+    return device
+
+
+def refuse_differences(old: Frozen, new: Frozen) -> None:
+    """Raises UserError that names the first key in which a resumed run would differ."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            raise UserError(
+                f"--resume: expected the run's own `{key}` = {before.get(key)!r}, found {after.get(key)!r}."
+            )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
