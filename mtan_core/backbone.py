@@ -130,34 +130,39 @@ def _convert_norms(body: nn.Module, mode: NormMode, now: _Now) -> None:
 
 
 def _refuse(body: nn.Module, moved: set[str], size: int) -> None:
-    """Raises UserError for what tasks would share without anyone noticing."""
-    for name, part in body.named_modules():
-        if isinstance(part, _BatchNorm) and not (
-            type(part).forward in [kind.forward for kind in PLAIN] and part.affine and part.track_running_stats
-        ):
+    """Raises UserError for what tasks would share without anyone noticing; `moved` are buffers that move in training."""
+    norms = {name: part for name, part in body.named_modules() if isinstance(part, _BatchNorm)}
+    for name, part in norms.items():
+        plain = any(isinstance(part, kind) and type(part).forward is kind.forward for kind in PLAIN)
+        if not (plain and part.affine and part.track_running_stats):
             raise UserError(
                 "`pool`: expected batch norms that are torch's BatchNorm2d with scale, shift and running statistics, found "
                 f"{name}, a {type(part).__name__}: {part}."
             )
-    state = body.state_dict()
+    state, own = body.state_dict(), tuple(f"{name}." for name in norms)
     for name in sorted(moved & set(state)):
-        raise UserError(
-            f"`pool`: expected running statistics in BatchNorm2d modules only, where domains can have their own, found {name}, "
-            "which moves in training."
-        )
+        if not name.startswith(own):
+            raise UserError(
+                "`pool`: expected running statistics in BatchNorm2d modules only, where domains can have their own, found "
+                f"{name}, which moves in training."
+            )
     for name in state:
         if owner_of(name) != SHARED:
             raise UserError(
-                f"`pool`: expected no module named own, masks, affine or statistics, words that say what a domain owns, found {name}."
+                "`pool`: expected no module named own, masks, affine or statistics, words that say what a domain owns, "
+                f"found {name}."
             )
-    held = dict[int, str]()
-    for name, parameter in body.named_parameters(remove_duplicate=False):
-        if held.setdefault(id(parameter), name) != name:
-            raise UserError(
-                f"`pool`: expected parameters that stand alone, found {name} tied to {held[id(parameter)]}."
-            )
+    _refuse_tied(body)
     if varies(body, size):
         raise UserError(
             "`pool`: expected a network that answers for every image by itself, and alike each time, found one whose features "
             "depend on chance or on the rest of the batch (batch norm or dropout that are not torch's modules?)."
         )
+
+
+def _refuse_tied(body: nn.Module) -> None:
+    """A checkpoint holds every tensor once, under one name."""
+    held = dict[int, str]()
+    for name, parameter in body.named_parameters(remove_duplicate=False):
+        if (first := held.setdefault(id(parameter), name)) != name:
+            raise UserError(f"`pool`: expected parameters that stand alone, found {name} tied to {first}.")

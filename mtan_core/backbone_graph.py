@@ -39,7 +39,7 @@ class _Tracer(fx.Tracer):
         whole = [
             kind for kind in vars(torchvision.ops).values() if inspect.isclass(kind) and issubclass(kind, nn.Module)
         ]
-        self.leaves = (*whole, *(layers.get_notrace_modules() if layers else ()))
+        self.leaves = (_BatchNorm, *whole, *(layers.get_notrace_modules() if layers else ()))
         self.path = ""
         self.seen: Counter[str] = Counter()
         self.names: dict[fx.Node, str] = {}
@@ -171,10 +171,9 @@ def images_of(size: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def moved_buffers(module: nn.Module, size: int) -> set[str]:
-    """The buffers that a training pass moves, batch norms' own ones aside; they are set back."""
+    """The buffers that a training pass moves, which are set back."""
     held = dict(module.named_buffers())
     before = {name: value.clone() for name, value in held.items()}
-    norms = [f"{name}." for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
     module.train()
     # what comes before a classifier of another size has moved when that fails
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
@@ -183,7 +182,7 @@ def moved_buffers(module: nn.Module, size: int) -> set[str]:
     moved = {name for name, value in held.items() if not torch.equal(value, before[name])}
     for name in moved:
         held[name].copy_(before[name])
-    return {name for name in moved if not name.startswith(tuple(norms))}
+    return moved
 
 
 @torch.no_grad()

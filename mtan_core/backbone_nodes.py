@@ -9,7 +9,7 @@ from mtan_core.backbone_graph import Map, Maps
 from mtan_core.errors import UserError
 from mtan_core.pools import StageChannels
 
-SHOWN = 40  # entries of a list that people are to read
+SHOWN = 24  # entries of a list that people are to read
 
 
 def existing(node: str, maps: Maps, problem: str = "") -> str:
@@ -20,7 +20,7 @@ def existing(node: str, maps: Maps, problem: str = "") -> str:
     if inner:
         return inner[-1]
     paths = {name: None for node in maps for name in _paths(node)}
-    close = get_close_matches(node, paths, n=1, cutoff=0.6)
+    close = [] if node.endswith("?") else get_close_matches(node, paths, n=1, cutoff=0.6)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     ended = f"; for images of this size it fails at one: {problem}" if problem else ""
     raise UserError(
@@ -43,18 +43,18 @@ def _within(node: str, maps: Maps) -> str:
 def listed(maps: Maps, within: str = "") -> str:
     """The nodes and modules of a network, or of one of its modules, as deep as can be read in one sentence."""
     start = f"{within}." if within else ""
-    inner = {name: found for name, found in maps.items() if name.startswith(start)}
-    at = len(_paths(within)) if within else 0
-    deepest = max(len(name.split(".")) for name in inner)
-    shown = _cut(inner, at + 1)
-    for depth in range(at + 2, deepest + 1):
+    inner = {name.removeprefix(start): found for name, found in maps.items() if name.startswith(start)}
+    shown = _cut(inner, 1)
+    for depth in range(2, 1 + max(len(name.split(".")) for name in inner)):
         if len(_cut(inner, depth)) > SHOWN:
             break
         shown = _cut(inner, depth)
-    told = f"{f'in {within} there are' if within else 'there are'} {', '.join(_runs(shown) if len(shown) > SHOWN else _each(shown))}"
+    entries = _runs(shown) if len(shown) > SHOWN else _each(shown)
+    told = f"{f'in {within} ' if within else ''}there are {', '.join(entries)}"
     if set(shown) == set(inner):
         return told
-    return f"{told} (a module stands for its last node; '{next(iter(shown))}.?' as a node lists what is in it)"
+    module = start + next(name for name in shown if name not in inner)
+    return f"{told} (a module stands for its last node; '{module}.?' as a node lists what is in it)"
 
 
 def _cut(maps: Maps, depth: int) -> dict[str, Map]:

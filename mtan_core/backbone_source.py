@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -65,7 +65,7 @@ def _own(module: str, attribute: str) -> nn.Module:
     with _surroundings():
         make = _attribute(module, attribute)
         try:
-            made: Any = make()
+            made = make()
         except (Exception, SystemExit) as problem:  # whatever a stranger's code may do
             raise UserError(f"`pool`: expected that {name}() makes a network, found {_told(problem)}.") from None
     if not isinstance(made, nn.Module):
@@ -73,7 +73,7 @@ def _own(module: str, attribute: str) -> nn.Module:
     return made
 
 
-def _attribute(module: str, attribute: str) -> Callable[[], Any]:
+def _attribute(module: str, attribute: str) -> Any:
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as problem:
