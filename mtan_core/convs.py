@@ -191,13 +191,16 @@ def pointwise(
     batch, (height, width) = sum(segments.sizes), inputs[0].shape[2:]
     weights = torch.stack([conv.weight.flatten(1) for conv in convs]).transpose(1, 2)  # (tasks, in, out)
     biases = [conv.bias for conv in convs if conv.bias is not None]
-    result = torch.stack(biases).unsqueeze(1) if biases else None
+    bias = torch.stack(biases).unsqueeze(1) if biases else None
+    made: list[Tensor] = []
     for x, weight in zip(inputs, weights.split([x.shape[1] for x in inputs], dim=1), strict=True):
         pixels = x.permute(0, 2, 3, 1).reshape(-1, segments.sizes[0] * height * width, x.shape[1])
         pixels = pixels.expand(len(convs), -1, -1)  # (tasks, images * h * w, in)
-        result = torch.bmm(pixels, weight) if result is None else torch.baddbmm(result, pixels, weight)
-    assert result is not None
-    return result.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        if not made:
+            made.append(torch.bmm(pixels, weight) if bias is None else torch.baddbmm(bias, pixels, weight))
+        else:  # in place: what the sum was before is needed by no gradient; autocast leaves such operations alone
+            made[0].baddbmm_(pixels.to(made[0].dtype), weight.to(made[0].dtype))
+    return made[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:

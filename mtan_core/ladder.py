@@ -1,7 +1,7 @@
 """Ladders: for each task, soft attention masks that select from the pool (Liu et al. 2019, section 3.2)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class MaskedStage(nn.Module):
         mask = self.mask(tap.gate, carried, segments)
         if len(mask) == len(tap.features):
             return mask * tap.features
-        return (mask.unflatten(0, (len(segments.tasks), -1)) * tap.features).flatten(0, 1)
+        return _Select.apply(mask.unflatten(0, (len(segments.tasks), -1)), tap.features).flatten(0, 1)
 
     def mask(
         self, gate: Float[Tensor, "rows gate h w"], carried: Tensor | None, segments: Segments
@@ -69,6 +69,26 @@ class MaskedStage(nn.Module):
         if self.activation == "softmax_pixels":
             return logits.flatten(2).softmax(2).view_as(logits)
         return logits.sigmoid()
+
+
+class _Select(torch.autograd.Function):
+    """Masks of several tasks (tasks, batch, channels, h, w) times the same features (batch, channels, h, w).
+
+    The gradient of the features is summed over the tasks as it is made, without a product for each of them in memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, masks: Tensor, features: Tensor) -> Tensor:
+        ctx.save_for_backward(masks, features)
+        return masks * features
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        masks, features = ctx.saved_tensors
+        to_features = gradient[0] * masks[0]
+        for part, mask in zip(gradient[1:], masks[1:], strict=True):
+            to_features.addcmul_(part, mask)
+        return gradient * features, to_features
 
 
 class AttentionStage(MaskedStage):

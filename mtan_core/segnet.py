@@ -109,7 +109,8 @@ def unpool(
     values: Float[Tensor, "batch channels h w"], places: Int64[Tensor, "batch channels h w"]
 ) -> Float[Tensor, "batch channels h2 w2"]:
     """Values of twice the size, zero but at `places`."""
-    return F.max_unpool2d(values, places, [2, 2])
+    with torch.autocast(values.device.type, enabled=False):  # it would go through fp32, though nothing is computed
+        return F.max_unpool2d(values, places, [2, 2])
 
 
 def concatenated(
