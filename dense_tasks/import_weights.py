@@ -1,7 +1,7 @@
 """Checkpoints of the MTAN authors' dense networks (`im2im_pred/model_segnet_*.py`), read by name and shape."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,14 +49,25 @@ def imported(state: Mapping[str, Tensor], where: str, task: str | None = None) -
     tasks = _tasks(state, where, task)
     log_variances = _log_variances(state, list(tasks), where)
     network = build_network(method, tasks, paper=True, filters=filters, channels_last=False)
-    names = _Names(list(tasks), len(filters), alone="pred_task.0.weight" in state, deep=method == "split-deep")
+    names = _Names(
+        list(tasks),
+        len(filters),
+        alone="pred_task.0.weight" in state,
+        deep=method == "split-deep",
+        streams=method in ("dense", "cross-stitch"),
+    )
     renamed: dict[str, Tensor] = {}
     for name, value in state.items():
         if name in STITCHES:
             renamed |= {f"{STITCHES[name]}.{level}.weight": row[None] for level, row in enumerate(value)}
         elif name != LOG_VARIANCES:
             renamed[names.ours(name)] = value
-    problems = misfits({name: value.shape for name, value in network.state_dict().items()}, renamed)
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    theirs = {names.ours(name): name for name in (*names.theirs(), *state)}
+    problems = misfits(
+        {theirs.get(name, name): shape for name, shape in expected.items()},
+        {theirs.get(name, name): value for name, value in renamed.items()},
+    )
     if problems:
         raise UserError(f"{where}: expected the weights of the authors' SegNet ({method}); {problems}.")
     network.load_state_dict(renamed)
@@ -65,12 +76,17 @@ def imported(state: Mapping[str, Tensor], where: str, task: str | None = None) -
 
 @dataclass(frozen=True)
 class _Names:
-    """Our names for the authors'. `alone`: of a network of one task; `deep`: twice as many convolutions before the gate."""
+    """Our names for the authors'.
+
+    `alone`: of a network of one task; `deep`: with twice as many convolutions before the gate; `streams`: with a SegNet for
+    each task, whose stages the authors write as one block.
+    """
 
     tasks: Sequence[str]
     levels: int
-    alone: bool
-    deep: bool
+    alone: bool = False
+    deep: bool = False
+    streams: bool = False
 
     def ours(self, name: str) -> str:
         """A name that is none of theirs stays as it is, so that it is told as extra."""
@@ -87,6 +103,21 @@ class _Names:
                 ours = rename(*found.groups())
                 return f"own.{self.tasks[0]}.{ours}" if self.alone else ours
         return name
+
+    def theirs(self) -> Iterator[str]:
+        """All of their names, and more that no network has."""
+        leaves = ("weight", "bias", *STATISTICS)
+        tasks, levels = range(len(self.tasks)), range(self.levels)
+        rows = [f".{place}.{leaf}" for place in range(9) if place % 3 < 2 for leaf in leaves]
+        heads = ["pred_task"] if self.alone else [f"pred_task{number + 1}" for number in tasks]
+        begins = [f"{side}coder_block.{level}" for side in ("en", "de") for level in levels]
+        begins += [f"{side}coder_block_att.{level}" for side in ("en", "de") for level in levels]
+        for part in ("block_t", "att"):
+            begins += [f"{side}coder_{part}.{t}.{level}" for side in ("en", "de") for t in tasks for level in levels]
+        for level in levels if not self.streams else ():
+            blocks = [""] if level < 2 else [".0", ".1"]  # the two finest levels have one block
+            begins += [f"conv_block_{side}.{level}{block}" for side in ("enc", "dec") for block in blocks]
+        yield from (begin + row for begin in [*begins, *heads] for row in rows)
 
     def _task(self, number: str) -> str:
         return self.tasks[int(number)] if int(number) < len(self.tasks) else number
