@@ -41,20 +41,20 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     advance(note="reading the store")
     training = prepare_training(config, data, Path("unused"))
     trainer = training.trainer
-    widest = max((phase.tasks for phase in trainer.phases), key=len)
+    widest = max((phase.streams for phase in trainer.phases), key=len)
     if config.sampling != "joint":
         widest = widest[:1]
     advance(note="measuring a small step")
     flops, saved = _probe(training, widest)
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
-    step = trainer.training
+    step = training.step
     rows = row_bytes(step, widest)
     memory = int(state + rows + saved * images * _at_once(config, step, len(widest)))
     advice = "lower batch_size or raise accumulate"
     _refuse_beyond(
         free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice
     )
-    steps = sum(trainer.sampler.epoch_length(phase.tasks) * phase.epochs for phase in trainer.phases)
+    steps = sum(trainer.sampler.epoch_length(phase.streams) * phase.epochs for phase in trainer.phases)
     advance(note="timing a whole step")
     seconds = _step_seconds(training, widest)
     return {
@@ -89,7 +89,7 @@ def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    step = training.trainer.training
+    step = training.step
     batches = {task: _first(training, task, PROBE) for task in tasks}
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
@@ -130,7 +130,7 @@ def _first(training: Training, task: str, images: int) -> Batch:
 
 def _step_seconds(training: Training, tasks: tuple[str, ...]) -> float:
     """The faster of two real steps (the first one warms up)."""
-    step = replace(training.trainer.training)
+    step = replace(training.step)
     times = []
     for number in range(2):
         began = time.perf_counter()

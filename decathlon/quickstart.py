@@ -16,11 +16,11 @@ from decathlon.figures import MaskRow, accuracy_bars, mask_grid, training_curves
 from decathlon.miniature import write_miniature
 from decathlon.reports import evaluate_run, submit_run
 from decathlon.runs import Run, load_run
-from decathlon.stopping import stoppable
 from decathlon.submission import Scored, score_results, validate_results
 from decathlon.training import train
 from mtan_core.errors import UserError
 from mtan_core.files import write_json
+from mtan_core.stopping import stoppable
 
 TITLE = "Generated miniature, not the Decathlon"
 

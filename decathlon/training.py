@@ -84,6 +84,11 @@ class Training:
     trainer: Trainer
     device: torch.device
 
+    @property
+    def step(self) -> TrainingStep:
+        assert isinstance(self.trainer.training, TrainingStep)
+        return self.trainer.training
+
     def run(self, last: Path | None) -> None:
         """Train to the end, from the checkpoint `last` on (None: from the beginning), and write the finished checkpoint."""
         state = read_state(last) if last else {}
@@ -136,9 +141,7 @@ class Training:
     def finish(self) -> dict[str, Any]:
         """Write the summary."""
         validation = self.validate() if self.config.norm == "shared" and self.val_images else {}
-        summary = self._summary(validation)
-        self.folder.write_summary(summary)
-        return summary
+        return self.folder.write_summary(self._summary(validation))
 
     def validate(self) -> dict[str, Tally]:
         return {
@@ -228,9 +231,9 @@ def _trainer(
         return make_optimizer(config, parts.network, weighting, lr, teachers)
 
     step = TrainingStep(
-        parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision,
-        config.accumulate, config.label_smoothing, options.clip, _workers(config, parts.device, len(domains)), config.compile,
-        teachers,
+        parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision, accumulate=config.accumulate,
+        label_smoothing=config.label_smoothing, clip=options.clip, workers=_workers(config, parts.device, len(domains)),
+        compile=config.compile, distillation=teachers,
     )  # fmt: skip
     return Trainer(
         training=step, sampler=sampler, phases=phases,

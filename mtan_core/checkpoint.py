@@ -46,6 +46,7 @@ class TallyFields(_Part):
     loss: float = 0.0
     steps: NonNegativeInt = 0
     step_losses: float = 0.0
+    metrics: dict[str, float] = {}
 
 
 class BestFields(_Part):

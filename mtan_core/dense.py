@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtan_core.errors import UserError
-from mtan_core.network import owner_of
+from mtan_core.network import TaskNetwork
 from mtan_core.norm import SHARED, TaskNorm
 from mtan_core.segments import Segments
 
@@ -37,7 +37,7 @@ class DenseHead(nn.Module):
         return F.conv2d(features, weight, bias, padding=1)
 
 
-class DenseNetwork(nn.Module, ABC):
+class DenseNetwork(TaskNetwork, ABC):
     """A network of one image batch and several named tasks; `forward` gives each task's raw output (batch, channels, h, w).
 
     What a single task owns lies under `heads.<task>`, `own.<task>`, `masks.<task>`, `affine.<task>` or
@@ -56,7 +56,11 @@ class DenseNetwork(nn.Module, ABC):
                 raise UserError(f"Expected a task's name, found '{task}', which is reserved.")
             if outputs < 1:
                 raise UserError(f"Expected at least one output channel for the task '{task}', found {outputs}.")
-        self.tasks = dict(tasks)
+        self._outputs = dict(tasks)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self._outputs)
 
     def forward(self, images: Float[Tensor, "batch 3 h w"]) -> dict[str, Float[Tensor, "batch _ h w"]]:
         """Raw outputs of all tasks, in their order: neither softmax nor unit length. Raises UserError for sides that do not fit."""
@@ -78,13 +82,6 @@ class DenseNetwork(nn.Module, ABC):
     def last_shared(self) -> nn.Conv2d | None:
         """The pool's last convolution, which all tasks' gradients pass (GradNorm); None where they share no such."""
         return None
-
-    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Every parameter by name, under the task that alone owns it, or under "shared"."""
-        groups: dict[str, dict[str, nn.Parameter]] = {SHARED: {}, **{task: {} for task in self.tasks}}
-        for name, parameter in self.named_parameters():
-            groups[owner_of(name)][name] = parameter
-        return groups
 
     def task_norms(self) -> list[TaskNorm]:
         """The batch norms that see each task's features apart."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,16 +17,25 @@ from mtan_core.metrics import Tally
 from mtan_core.progress import progress
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
-from mtan_core.step import Batch, NotFiniteError, Outcome, TrainingStep
+from mtan_core.step import NotFiniteError, Outcome, Step
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Phase:
-    """A stretch of training: who learns, for how long, how fast, and what is frozen."""
+class Columns:
+    """What the metrics' columns are called: a task, what is counted of it, and its key metric."""
 
-    tasks: tuple[str, ...]
+    task: str = "domain"
+    seen: str = "images"
+    key: str = "accuracy"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: which streams of images are drawn from, for how long, how fast it learns, and what is frozen."""
+
+    streams: tuple[str, ...]
     epochs: int
     lr: float
     freeze: tuple[str, ...] = ()
@@ -42,7 +51,16 @@ class Position:
     epochs: int = 0  # finished in all
     step: int = 0  # finished in this epoch
     steps: int = 0  # finished in all
-    drawn: dict[str, int] = field(default_factory=dict)  # batches taken of each task's stream
+    drawn: dict[str, int] = field(default_factory=dict)  # batches taken of each stream
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A batch of any kind."""
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
 
 
 class Interrupted(Exception):  # noqa: N818 -- an event, not an error
@@ -51,18 +69,19 @@ class Interrupted(Exception):  # noqa: N818 -- an event, not an error
 
 @dataclass
 class Trainer:
-    """Everything a run needs beside the data, which comes through `batch(task, number in its stream)`.
+    """Everything a run needs beside the data, which comes through `batch(stream, number of the batch in it)`.
 
+    In classification every task is a stream of images; dense tasks all look at the images of one.
     `evaluate` gives validation tallies (None: there is no validation). `observe` is told the rows of metrics and the
     seconds after each epoch. `stop` is asked after each step whether to write a checkpoint and leave.
     """
 
-    training: TrainingStep
+    training: Step
     sampler: Sampler
     phases: Sequence[Phase]
     schedule: Schedule
     make_optimizer: Callable[[float], torch.optim.Optimizer]
-    batch: Callable[[str, int], Batch]
+    batch: Callable[[str, int], Sized]
     folder: Path
     evaluate: Callable[[], Mapping[str, Tally]] | None = None
     evaluate_every: int = 1
@@ -72,6 +91,7 @@ class Trainer:
     keep: int = 2
     every_steps: int = 0
     every_epochs: int = 1
+    columns: Columns = Columns()
     position: Position = field(default_factory=Position)
     tallies: dict[str, Tally] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -81,7 +101,7 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the last phase. Raises Interrupted after a checkpoint when `stop` says so."""
-        total = sum(self.sampler.epoch_length(phase.tasks) * phase.epochs for phase in self.phases)
+        total = sum(self.sampler.epoch_length(phase.streams) * phase.epochs for phase in self.phases)
         self._began = time.perf_counter() - self.seconds
         with progress("training", total=total, start=self.position.steps) as self._advance:
             while self.position.phase < len(self.phases):
@@ -111,28 +131,28 @@ class Trainer:
 
     def _phase(self, phase: Phase) -> None:
         while self.position.epoch < phase.epochs:
-            if self.training.distillation:
-                epochs = sum(each.epochs for each in self.phases)
-                self.training.distillation.left = 1 - self.position.epochs / epochs
+            self.training.begin_epoch(self.position.epochs / sum(each.epochs for each in self.phases))
             self.training.network.train()
             self.training.network.freeze(phase.freeze, phase.shared_only)
             self._epoch(phase)
 
     def _epoch(self, phase: Phase) -> None:
-        draws = self.sampler.epoch(self.position.epochs, phase.tasks)
-        for tasks in draws[self.position.step :]:
+        draws = self.sampler.epoch(self.position.epochs, phase.streams)
+        for streams in draws[self.position.step :]:
             self._set_rate(phase, len(draws), self.position.step)
-            self._record(self.training(self._batches(tasks)))
+            batches = self._batches(streams)
+            self._record(self.training(batches))
+            self.images += sum(batch.size for batch in batches.values())
             self.position.step += 1
             self.position.steps += 1
             self._after_step(len(draws))
         self._set_rate(phase, len(draws), len(draws) - 1)  # the last step's, also where a resumption came after it
         self._end_epoch(phase)
 
-    def _batches(self, tasks: Sequence[str]) -> dict[str, Batch]:
-        batches = {task: self.batch(task, self.position.drawn.get(task, 0)) for task in tasks}
-        for task in tasks:
-            self.position.drawn[task] = self.position.drawn.get(task, 0) + 1
+    def _batches(self, streams: Sequence[str]) -> dict[str, Sized]:
+        batches = {stream: self.batch(stream, self.position.drawn.get(stream, 0)) for stream in streams}
+        for stream in streams:
+            self.position.drawn[stream] = self.position.drawn.get(stream, 0) + 1
         return batches
 
     def _set_rate(self, phase: Phase, steps: int, step: int) -> None:
@@ -143,11 +163,12 @@ class Trainer:
     def _record(self, outcomes: Mapping[str, Outcome]) -> None:
         if self.average:
             self.average.update(outcomes)
-        correct = torch.stack([outcome.correct for outcome in outcomes.values()]).tolist()  # one transfer for all tasks
-        losses = torch.stack([outcome.loss for outcome in outcomes.values()]).tolist()
-        for (task, outcome), right, loss in zip(outcomes.items(), correct, losses, strict=True):
-            self.tallies.setdefault(task, Tally()).add(right, outcome.seen, loss)
-            self.images += outcome.seen
+        seen_of_all = outcomes.values()
+        correct, seen, losses = (
+            _fetched([getattr(outcome, name) for outcome in seen_of_all]) for name in ("correct", "seen", "loss")
+        )
+        for task, right, count, loss in zip(outcomes, correct, seen, losses, strict=True):
+            self.tallies.setdefault(task, Tally()).add(right, count, loss)
 
     def _after_step(self, steps_in_epoch: int) -> None:
         self._advance(1, note=self._note())
@@ -196,15 +217,16 @@ class Trainer:
 
     def _rows(self, validation: Mapping[str, Tally], weights: Mapping[str, float | None]) -> list[Row]:
         """One row for each task that was drawn or validated; what it lacks is None."""
-        rate = self.training.optimizer.param_groups[0]["lr"]
+        rate, name = self.training.optimizer.param_groups[0]["lr"], self.columns
         rows = []
-        for task in (task for task in self.sampler.sizes if task in self.tallies or task in validation):
+        for task in (task for task in self.training.weighting.tasks if task in self.tallies or task in validation):
             tally, seen = self.tallies.get(task), validation.get(task)
             rows.append({
-                "epoch": self.position.epochs, "step": self.position.steps, "domain": task, "lr": rate,
-                "weight": weights.get(task), "images": tally.seen if tally else 0,
-                "loss": tally.mean_step_loss if tally else None, "accuracy": tally.accuracy if tally else None,
-                "val_loss": seen.mean_loss if seen else None, "val_accuracy": seen.accuracy if seen else None,
+                "epoch": self.position.epochs, "step": self.position.steps, name.task: task, "lr": rate,
+                "weight": weights.get(task), name.seen: tally.seen if tally else 0,
+                "loss": tally.mean_step_loss if tally else None, name.key: tally.accuracy if tally else None,
+                "val_loss": seen.mean_loss if seen else None, f"val_{name.key}": seen.accuracy if seen else None,
+                **{f"val_{key}": value for key, value in (seen.metrics if seen else {}).items()},
             })  # fmt: skip
         return rows
 
@@ -263,12 +285,17 @@ class Trainer:
         self.training.weighting.recall(state["weighting"])
 
 
-def _names(training: TrainingStep) -> dict[int, str]:
+def _fetched(values: Sequence[Any]) -> list[Any]:
+    """Numbers as they are, tensors from their device in one transfer."""
+    return torch.stack(list(values)).tolist() if isinstance(values[0], Tensor) else list(values)
+
+
+def _names(training: Step) -> dict[int, str]:
     parts = {"": training.network, **training.companions}
     return {id(p): name for prefix, module in parts.items() for name, p in module.named_parameters(prefix)}
 
 
-def _optimizer_tensors(training: TrainingStep) -> dict[str, Tensor]:
+def _optimizer_tensors(training: Step) -> dict[str, Tensor]:
     """The optimiser's state by parameter name: `<parameter>/<key>`."""
     names = _names(training)
     return {
@@ -279,7 +306,7 @@ def _optimizer_tensors(training: TrainingStep) -> dict[str, Tensor]:
     }
 
 
-def _restore_optimizer(training: TrainingStep, tensors: Mapping[str, Tensor], where: str) -> None:
+def _restore_optimizer(training: Step, tensors: Mapping[str, Tensor], where: str) -> None:
     names = _names(training)
     for group in training.optimizer.param_groups:
         for parameter in group["params"]:

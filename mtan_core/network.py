@@ -24,7 +24,44 @@ class Answer(NamedTuple):
     logits: dict[str, Float[Tensor, "_ classes"]]
 
 
-class AttentionNetwork(nn.Module):
+class TaskNetwork(nn.Module):
+    """A network of several named tasks. What a single task owns is told by its name, see `owner_of`; all else is shared."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the order in which they update what they share."""
+        raise NotImplementedError
+
+    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
+        """Every parameter by name, under the task that alone owns it, or under "shared" (pool and ladder convolutions)."""
+        groups: dict[str, dict[str, nn.Parameter]] = {SHARED: {}, **{task: {} for task in self.tasks}}
+        for name, parameter in self.named_parameters():
+            groups[owner_of(name)][name] = parameter
+        return groups
+
+    def task_norms(self) -> list[TaskNorm]:
+        """The batch norms after shared convolutions that see tasks' features apart."""
+        return [module for module in self.modules() if isinstance(module, TaskNorm)]
+
+    def freeze(self, parts: Iterable[str], shared_only: bool = False) -> None:
+        """Freeze parts ("pool", "ladder": its shared convolutions, "masks", "heads"): weights and running statistics.
+
+        With `shared_only` what single tasks own of pool and ladder (batch norms, adapters) learns all the same, as all
+        else does. Call it after `train()`, which thaws the running statistics.
+        """
+        self.requires_grad_(True)
+        for part in parts:
+            for module in self._part(part):
+                module.requires_grad_(False).eval()
+                if shared_only and part in ("pool", "ladder"):
+                    _thaw_own(module)
+
+    def _part(self, part: str) -> list[nn.Module]:
+        """The modules of a part that can be frozen."""
+        raise NotImplementedError
+
+
+class AttentionNetwork(TaskNetwork):
     """MTAN (Liu, Johns, Davison, CVPR 2019) over any pool, which obeys `mtan_core.pools.Pool`.
 
     Without a `ladder` the heads stand on the pool's last features: the other methods (`mtan_core.methods`), which differ
@@ -61,10 +98,6 @@ class AttentionNetwork(nn.Module):
                 module.add_task(task)
         channels = self.pool.stages[-1].features if self.ladder is None else self.ladder.out_channels  # type: ignore[index,union-attr]
         self.heads[task] = nn.Linear(channels, classes)
-
-    def task_norms(self) -> list[TaskNorm]:
-        """The batch norms after shared convolutions, those of the pool and of the ladder."""
-        return [module for module in self.modules() if isinstance(module, TaskNorm)]
 
     def own_statistics(self, task: str) -> None:
         """Give a task running statistics of its own in every shared batch norm (`norm="shared"`)."""
@@ -108,26 +141,6 @@ class AttentionNetwork(nn.Module):
         if self.head_pool == "8x8":
             features = features[:, :, :8, :8]
         return features.mean((2, 3))
-
-    def parameter_groups(self) -> dict[str, dict[str, nn.Parameter]]:
-        """Every parameter by name, under the task that alone owns it, or under "shared" (pool and ladder convolutions)."""
-        groups: dict[str, dict[str, nn.Parameter]] = {SHARED: {}, **{task: {} for task in self.tasks}}
-        for name, parameter in self.named_parameters():
-            groups[owner_of(name)][name] = parameter
-        return groups
-
-    def freeze(self, parts: Iterable[str], shared_only: bool = False) -> None:
-        """Freeze parts ("pool", "ladder": its shared convolutions, "masks", "heads"): weights and running statistics.
-
-        With `shared_only` what single tasks own of pool and ladder (batch norms, adapters) learns all the same, as all
-        else does. Call it after `train()`, which thaws the running statistics.
-        """
-        self.requires_grad_(True)
-        for part in parts:
-            for module in self._part(part):
-                module.requires_grad_(False).eval()
-                if shared_only and part in ("pool", "ladder"):
-                    _thaw_own(module)
 
     def start_from(self, task: str, others: Sequence[str]) -> None:
         """Let a new task's own batch norms after shared convolutions begin at the mean of those that other tasks have learnt."""

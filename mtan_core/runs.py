@@ -46,8 +46,11 @@ class Folder:
         check_format(summary, path)
         return dict(summary)
 
-    def write_summary(self, summary: Mapping[str, Any]) -> None:
-        write_json(self.path / "summary.json", {"format": FORMAT, "finished": True, **summary}, indent=2)
+    def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
+        """Write what was found when the run was finished; returns the document."""
+        document = {"format": FORMAT, "finished": True, **summary}
+        write_json(self.path / "summary.json", document, indent=2)
+        return document
 
     def checkpoint(self, choice: Choice = "last") -> Path:
         """The last checkpoint, or the best by validation. Raises UserError when there is none."""

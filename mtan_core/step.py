@@ -1,17 +1,18 @@
 """One optimiser step from the batches of one or several tasks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtan_core.distillation import Distillation
-from mtan_core.network import AttentionNetwork
+from mtan_core.network import AttentionNetwork, TaskNetwork
 from mtan_core.norm import SHARED
 from mtan_core.weighting import GradientWeighting, Parameters, Row, Weighting, add_gradients, rows_of
 from mtan_core.workers import Workers, deal
@@ -30,13 +31,18 @@ class Batch(NamedTuple):
     other_labels: Tensor | None = None
     share: float = 1.0
 
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
 
 class Outcome(NamedTuple):
     """What a step saw of one task (tensors on the device, so that nothing waits)."""
 
     loss: Tensor  # mean raw loss
-    correct: Tensor
-    seen: int
+    correct: Tensor  # of those seen, by the task's key metric
+    seen: int | Tensor  # images, or pixels with a label
     total: Tensor  # the loss with what teachers add to it
 
 
@@ -50,22 +56,98 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 @dataclass
-class TrainingStep:
-    """Forward, loss, backward and one optimiser step.
+class Step(ABC):
+    """Forward, losses, backward and one optimiser step; what kind of batches and losses is said by `learn`.
 
-    `accumulate` splits the tasks into parts one after the other, `workers` into parts at the same time; neither changes
-    the result. A weighting that looks at gradients has every task by itself, whatever they say. Gradients are None, not
-    zero, for what a step does not reach, so that a task's own parameters never move without its data, whatever momentum
-    and weight decay say.
+    Gradients are None, not zero, for what a step does not reach, so that a task's own parameters never move without its
+    data, whatever momentum and weight decay say.
     """
 
-    network: AttentionNetwork
+    network: TaskNetwork
     weighting: Weighting
     optimizer: torch.optim.Optimizer
     precision: Precision = "fp32"
+    clip: float = field(default=0.0, kw_only=True)  # largest gradient norm; 0: no clipping
+
+    @property
+    def companions(self) -> dict[str, nn.Module]:
+        """What learns beside the network, and is kept in checkpoints with it."""
+        return {"weighting": self.weighting}
+
+    def begin_epoch(self, done: float) -> None:  # noqa: B027 -- most steps do not care
+        """Told before an epoch which part of the whole training is done, from 0 to 1."""
+
+    def __call__(self, batches: Mapping[str, Any]) -> dict[str, Outcome]:
+        """Learn from batches by the stream that they come from; what was seen of each task.
+
+        Raises NotFiniteError, before any parameter moves, when a loss is not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self.weighting.begin_step()
+        outcomes = self.learn(batches)
+        _check_finite(outcomes)
+        if self.clip:
+            nn.utils.clip_grad_norm_([p for p in self._clipped() if p.grad is not None], self.clip)
+        self.optimizer.step()
+        self.weighting.end_step(outcomes)
+        return outcomes
+
+    @abstractmethod
+    def learn(self, batches: Mapping[str, Any]) -> dict[str, Outcome]:
+        """Add the gradients of these batches to the parameters'."""
+
+    def parameters(self) -> Parameters:
+        """What learns now of network and companions, by the task that alone owns it."""
+        shared: list[nn.Parameter] = []
+        own: dict[str, list[nn.Parameter]] = {}
+        for parameter, owner in self._owners:
+            if parameter.requires_grad:
+                (shared if owner == SHARED else own.setdefault(owner, [])).append(parameter)
+        return Parameters(shared, own, self._last)
+
+    @cached_property
+    def _owners(self) -> list[tuple[nn.Parameter, str]]:
+        owners = {id(p): owner for owner, named in self._groups().items() for p in named}
+        return [(p, owners[id(p)]) for p in self._parameters() if id(p) in owners]
+
+    def _groups(self) -> dict[str, list[nn.Parameter]]:
+        """What counts as the network's parameters, by owner."""
+        return {owner: list(named.values()) for owner, named in self.network.parameter_groups().items()}
+
+    @cached_property
+    def _last(self) -> nn.Parameter | None:
+        """The weight of the last convolution that tasks share of the pool (in the order of its modules)."""
+        named = self.network.parameter_groups()[SHARED]
+        convs = [p for name, p in named.items() if name.startswith("pool.") and p.ndim == 4]
+        return convs[-1] if convs else None
+
+    def _clipped(self) -> list[nn.Parameter]:
+        """The weights' own gradients count in the norm where they come from the same sum as the network's."""
+        if isinstance(self.weighting, GradientWeighting):
+            return [parameter for parameter, _ in self._owners]
+        return self._parameters()
+
+    def _metrics(self, outcomes: Mapping[str, Outcome]) -> dict[str, Tensor] | None:
+        """Each task's key metric for a weighting that asks for it."""
+        if not self.weighting.uses_metrics:
+            return None
+        return {task: outcome.correct / outcome.seen for task, outcome in outcomes.items()}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+@dataclass
+class TrainingStep(Step):
+    """A step of classification: every task has a batch of its own.
+
+    `accumulate` splits the tasks into parts one after the other, `workers` into parts at the same time; neither changes
+    the result. A weighting that looks at gradients has every task by itself, whatever they say.
+    """
+
+    network: AttentionNetwork
     accumulate: int = 1
     label_smoothing: float = 0.0
-    clip: float = 0.0  # largest gradient norm; 0: no clipping
     workers: Workers | None = None  # only where no two tasks move the same running statistics
     compile: bool = False  # by torch.compile; each set of tasks and sizes anew, and not together with workers
     distillation: Distillation | None = None  # teachers that add to the losses
@@ -76,24 +158,18 @@ class TrainingStep:
 
     @property
     def companions(self) -> dict[str, nn.Module]:
-        """What learns beside the network, and is kept in checkpoints with it."""
-        return {"weighting": self.weighting, **({"distillation": self.distillation} if self.distillation else {})}
+        return {**super().companions, **({"distillation": self.distillation} if self.distillation else {})}
 
-    def __call__(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
-        """Raises NotFiniteError, before any parameter moves, when a loss is not finite."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.weighting.begin_step()
-        outcomes: dict[str, Outcome] = {}
+    def begin_epoch(self, done: float) -> None:
+        if self.distillation:
+            self.distillation.left = 1 - done
+
+    def learn(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         if isinstance(self.weighting, GradientWeighting):
-            outcomes = self._learn_each(self.weighting, batches)
-        else:
-            for tasks in _chunks(list(batches), self.accumulate):
-                outcomes |= self._learn({task: batches[task] for task in tasks})
-        _check_finite(outcomes)
-        if self.clip:
-            nn.utils.clip_grad_norm_([p for p in self._clipped() if p.grad is not None], self.clip)
-        self.optimizer.step()
-        self.weighting.end_step(batches)
+            return self._learn_each(self.weighting, batches)
+        outcomes: dict[str, Outcome] = {}
+        for tasks in _chunks(list(batches), self.accumulate):
+            outcomes |= self._learn({task: batches[task] for task in tasks})
         return outcomes
 
     def _learn_each(self, weighting: GradientWeighting, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
@@ -117,35 +193,11 @@ class TrainingStep:
         weighting.gather(rows(), parameters)
         return outcomes
 
-    def parameters(self) -> Parameters:
-        """What learns now of network and companions, by the task that alone owns it."""
-        shared: list[nn.Parameter] = []
-        own: dict[str, list[nn.Parameter]] = {}
-        for parameter, owner in self._owners:
-            if parameter.requires_grad:
-                (shared if owner == SHARED else own.setdefault(owner, [])).append(parameter)
-        return Parameters(shared, own, self._last)
-
-    @cached_property
-    def _owners(self) -> list[tuple[nn.Parameter, str]]:
-        groups = self.network.parameter_groups()
-        owners = {id(p): owner for owner, named in groups.items() for p in named.values()}
+    def _groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = super()._groups()
         for task, layer in self.distillation.align.items() if self.distillation else ():
-            owners |= {id(p): task for p in layer.parameters()}
-        return [(p, owners[id(p)]) for p in self._parameters() if id(p) in owners]
-
-    @cached_property
-    def _last(self) -> nn.Parameter | None:
-        """The weight of the last convolution that tasks share of the pool (in the order of its modules)."""
-        named = self.network.parameter_groups()[SHARED]
-        convs = [p for name, p in named.items() if name.startswith("pool.") and p.ndim == 4]
-        return convs[-1] if convs else None
-
-    def _clipped(self) -> list[nn.Parameter]:
-        """The weights' own gradients count in the norm where they come from the same sum as the network's."""
-        if isinstance(self.weighting, GradientWeighting):
-            return [parameter for parameter, _ in self._owners]
-        return self._parameters()
+            groups[task] += layer.parameters()
+        return groups
 
     def _learn(self, batches: Mapping[str, Batch]) -> dict[str, Outcome]:
         """Add the gradients of these batches to the parameters'."""
@@ -167,15 +219,6 @@ class TrainingStep:
         total = self.weighting.combine(losses, self._metrics(outcomes))
         made = iter(torch.autograd.grad(total, learning, allow_unused=True))
         return [next(made) if p.requires_grad else None for p in self._parameters()], outcomes
-
-    def _metrics(self, outcomes: Mapping[str, Outcome]) -> dict[str, Tensor] | None:
-        """Each task's key metric, the accuracy, for a weighting that asks for it."""
-        if not self.weighting.uses_metrics:
-            return None
-        return {task: outcome.correct / outcome.seen for task, outcome in outcomes.items()}
-
-    def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def losses(self, batches: Mapping[str, Batch]) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
         """Each task's raw loss, to be differentiated, and what was seen."""

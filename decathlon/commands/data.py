@@ -42,7 +42,7 @@ def download(
 ) -> None:
     """Fetch the official archives and check them; run again after an interruption, it goes on where it stopped."""
     from decathlon.data import download as work
-    from decathlon.stopping import repeatable
+    from mtan_core.stopping import repeatable
 
     with repeatable("Run it again to go on."):
         work.tell(work.download(folder, base_url or None), as_json)
@@ -72,7 +72,7 @@ def prepare(
     """Write the image store that training reads; run again, it goes on with the domains not yet done."""
     from decathlon.data import prepare as work
     from decathlon.data.report import tell_outcome
-    from decathlon.stopping import repeatable
+    from mtan_core.stopping import repeatable
 
     with repeatable("Run it again to go on with the domains not yet done."):
         outcome = work.prepare(sources, store, domains, cast(work.OnError, on_error), resplit)

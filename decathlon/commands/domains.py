@@ -65,7 +65,7 @@ def add_domain(
     from decathlon.addition import Addition
     from decathlon.data.custom import Choices
     from decathlon.specs import Fit
-    from decathlon.stopping import repeatable, stoppable
+    from mtan_core.stopping import repeatable, stoppable
 
     _one_of("--fit", fit, ("crop", "squash"))
     _one_of("--on-error", on_error, ("fail", "skip"))

@@ -61,8 +61,8 @@ def train(
 ) -> None:
     """Train one network on the domains of a store."""
     from decathlon.resuming import resolve
-    from decathlon.stopping import stoppable
     from decathlon.training import train
+    from mtan_core.stopping import stoppable
 
     short = {
         "method": method, "pool_from": pool_from, "distillation.teachers": teachers, "weighting.kind": weighting,
