@@ -17,9 +17,9 @@ from decathlon.runs import Run, RunFolder, load_run
 from decathlon.scoring import domain_points
 from decathlon.specs import DomainSpec
 from mtan_core.checkpoint import read_tensors
+from mtan_core.choices import Choice
 from mtan_core.errors import UserError
 from mtan_core.network import AttentionNetwork
-from mtan_core.runs import Choice
 
 
 @dataclass(frozen=True)

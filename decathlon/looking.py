@@ -12,11 +12,11 @@ from decathlon.data.store import open_store
 from decathlon.gradients import GradientCosines, gradient_cosines
 from decathlon.mask_figures import Heat, feature_grid, heat_maps
 from decathlon.masks import Channel, MaskUse, check_masks, feature_maps, mask_use
-from decathlon.reports import table
 from decathlon.runs import Run, load_run
+from mtan_core.choices import Choice
 from mtan_core.errors import UserError
 from mtan_core.files import check_output
-from mtan_core.runs import Choice
+from mtan_core.tables import print_table
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _print_use(use: MaskUse) -> None:
             zip(use.domains, use.images.values(), np.stack(use.spreads, axis=1), strict=True)
         )
     ]
-    table(f"Mean mask on {use.split} (± spread)", ("domain", *stages, "images"), rows)
+    print_table(f"Mean mask on {use.split} (± spread)", ("domain", *stages, "images"), rows)
     print("Overlap: correlation of the mean masks per channel, mean over stages; 0: unrelated, 1: the same channels.")
     _print_matrix(use.domains, np.mean(use.correlations, axis=0))
     print("Most shared channels (lowest to highest mean mask of a domain):")

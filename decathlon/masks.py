@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from decathlon.data.store import Store
 from decathlon.mask_figures import FeatureMaps
-from decathlon.prediction import find_images, read_image, square
+from decathlon.prediction import read_image, square
 from decathlon.reports import checked_split, common_domains
 from decathlon.runs import Run
 from decathlon.views import normalise
 from mtan_core.errors import UserError
+from mtan_core.images import find_images
 from mtan_core.network import AttentionNetwork
 from mtan_core.progress import progress
 from mtan_core.segments import Segments

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decathlon.events import ScalarEvents
 from decathlon.specs import DomainSpec
-from mtan_core.files import replacing
 from mtan_core.loop import Row
+from mtan_core.recording import Recorder
 
 if TYPE_CHECKING:
     from decathlon.training import Training
@@ -21,20 +20,11 @@ class Observer:
     def __init__(self, parts: "Training") -> None:
         self.parts = parts
         self.warned: set[str] = set()
-        self.events = ScalarEvents(parts.folder.path / "tensorboard")
+        self.record = Recorder(parts.folder.path)
 
     def __call__(self, rows: Sequence[Row]) -> None:
-        import pandas as pd
-
         all_rows = self.parts.trainer.rows
-        with replacing(self.parts.folder.path / "metrics.parquet") as temporary:
-            pd.DataFrame(all_rows).to_parquet(temporary, index=False)
-        for row in rows:
-            keys = ("loss", "accuracy", "val_loss", "val_accuracy", "weight")
-            values = {f"{key}/{row['domain']}": row[key] for key in keys if row[key] is not None}
-            self.events.write(row["step"], values)
-        if rows:
-            self.events.write(rows[0]["step"], {"lr": rows[0]["lr"]})
+        self.record(all_rows, rows)
         for spec in self.parts.specs:
             if spec.name in self.parts.train_images:
                 self._warn_if_stuck(spec, [row for row in all_rows if row["domain"] == spec.name])

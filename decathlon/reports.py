@@ -150,16 +150,3 @@ def submit_run(
     if archive:
         written["zip"] = str(zip_results(out))
     return written
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: the first column to the left, numbers to the right."""
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(title=title, title_justify="left")
-    for place, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if place == 0 else "right")
-    for row in rows:
-        drawn.add_row(*row)
-    Console().print(drawn)

@@ -15,10 +15,11 @@ from decathlon.data.store import StoredSplit
 from decathlon.prediction import Prediction, predict_file
 from decathlon.specs import DomainSpec, Fit
 from mtan_core.checkpoint import load_exactly, read_tensors, save_checkpoint
+from mtan_core.choices import Choice
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import replacing, write_json, write_text
 from mtan_core.network import AttentionNetwork
-from mtan_core.runs import FORMAT, Choice, Folder, check_format, choose_device, refuse_existing
+from mtan_core.runs import FORMAT, Folder, check_format, choose_device, refuse_existing
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,8 @@ from decathlon.batches import DomainImages
 from decathlon.building import build_network, own_parameters, parameter_counts
 from decathlon.config import RunConfig
 from decathlon.data.store import open_store
-from decathlon.environment import environment
 from decathlon.evaluation import evaluate_domain, reestimate_domain
 from decathlon.observer import Observer
-from decathlon.optimizers import make_optimizer
 from decathlon.resuming import refuse_other_data, refuse_other_divisions
 from decathlon.runs import RunFolder, load_weights
 from decathlon.specs import DomainSpec, official_domains
@@ -24,6 +22,7 @@ from decathlon.training_images import TrainingImages, stored_images, training_im
 from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
 from mtan_core.distillation import Distillation
+from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
 from mtan_core.files import held
 from mtan_core.loop import Phase, Trainer
@@ -31,6 +30,7 @@ from mtan_core.memory import keep_memory
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
+from mtan_core.optimizers import make_optimizer
 from mtan_core.runs import choose_device, refuse_differences, refuse_existing
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
@@ -228,7 +228,8 @@ def _trainer(
     )
 
     def fresh_optimizer(lr: float) -> torch.optim.Optimizer:
-        return make_optimizer(config, parts.network, weighting, lr, teachers)
+        beside = teachers.parameters() if teachers else ()
+        return make_optimizer(options, parts.network, weighting, lr, beside, options.domain_weight_decay)
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision, accumulate=config.accumulate,

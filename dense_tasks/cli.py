@@ -1,5 +1,5 @@
 """All `mtan dense` commands: importing a module of `dense_tasks.commands` adds its commands to the one `app`."""
 
-from dense_tasks.commands import app, data
+from dense_tasks.commands import app, data, runs
 
-__all__ = ["app", "data"]
+__all__ = ["app", "data", "runs"]

@@ -50,6 +50,30 @@ def draw_predictions(path: Path, rows: Sequence[Drawn], tasks: Mapping[str, Task
             figure.suptitle(title, fontsize=9)
 
 
+def draw_masks(path: Path, title: str, image: np.ndarray, masks: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Write a PNG: the image, and by task (a line each) the mean over channels of its mask at every stage (H, W), in [0, 1].
+
+    Raises ValueError where there is nothing to draw.
+    """
+    if not masks:
+        raise ValueError("draw_masks: expected the masks of at least one task, found none.")
+    stages = len(next(iter(masks.values())))
+    height, width = image.shape[:2]
+    side = _WIDTH / 2
+    with saved(path, side * (1 + stages) + 1, len(masks) * (side * height / width + 0.3) + 0.3) as figure:
+        cells = figure.subplots(len(masks), 1 + stages, squeeze=False)
+        for line, (task, own) in zip(cells, masks.items(), strict=True):
+            for cell in line:
+                _bare(cell)
+            line[0].imshow(image)
+            line[0].set_title(task, fontsize=7, fontweight="bold")
+            for number, (cell, mask) in enumerate(zip(line[1:], own, strict=True)):
+                drawn = cell.imshow(mask, vmin=0, vmax=1, cmap="viridis")
+                cell.set_title(f"stage {number + 1}", fontsize=6)
+        figure.colorbar(drawn, ax=cells, shrink=0.6, label="mask (0: nothing passes, 1: all)")
+        figure.suptitle(title, fontsize=9)
+
+
 def _line(
     cells: "np.ndarray", row: Drawn, kind: str, values: Mapping[str, np.ndarray], tasks: Mapping[str, Task]
 ) -> None:

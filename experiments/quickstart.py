@@ -25,7 +25,7 @@ def quickstart(
 
 
 def _print(result: dict[str, Any], out: Path) -> None:
-    from decathlon.reports import table
+    from mtan_core.tables import print_table
 
     rows = [
         (
@@ -39,7 +39,7 @@ def _print(result: dict[str, Any], out: Path) -> None:
         for r in result["rows"]
     ]
     total = ("total, mean", "", "", "", f"{result['mean_test_accuracy']:.1%}", f"{result['score']:.0f}")
-    table("Generated miniature", ("domain", "classes", "chance", "val", "test", "points"), [*rows, total])
+    print_table("Generated miniature", ("domain", "classes", "chance", "val", "test", "points"), [*rows, total])
     for note in result["notes"]:
         print(note)
     print(f"Predictions: {out / 'results.json'}   figures: {out / 'figures'}   run: {out / 'run'}")

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtan_core.checkpoint import misfits
 from mtan_core.errors import UserError
-from mtan_core.network import AttentionNetwork, owner_of
+from mtan_core.network import owner_of
 from mtan_core.norm import SHARED
 
 
@@ -18,7 +18,7 @@ class WeightAverage:
     corrected for its start: early on it forgets faster (decay at most (1 + n) / (10 + n) after n steps that moved it).
     """
 
-    def __init__(self, network: AttentionNetwork, decay: float) -> None:
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = network
         self.decay = decay
         self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -287,7 +287,7 @@ class Trainer:
 
 def _fetched(values: Sequence[Any]) -> list[Any]:
     """Numbers as they are, tensors from their device in one transfer."""
-    return torch.stack(list(values)).tolist() if isinstance(values[0], Tensor) else list(values)
+    return torch.stack(list(values)).tolist() if values and isinstance(values[0], Tensor) else list(values)
 
 
 def _names(training: Step) -> dict[int, str]:

@@ -1,20 +1,20 @@
 """What every kind of run's folder holds: `config.toml`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from mtan_core.checkpoint import checkpoints, read_state
-from mtan_core.config import Frozen, read_toml
+from mtan_core.choices import Choice
+from mtan_core.config import Config, Frozen, Kind, read_toml
 from mtan_core.errors import UserError
 from mtan_core.files import write_json
 
 FORMAT = 1
-Choice = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,33 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
+
+
+def resolve(
+    kind: Kind[Config],
+    preset: str | None,
+    file: Path | None,
+    changes: Sequence[str],
+    short: Mapping[str, str | None],
+    run: Path,
+    resume: bool,
+) -> Config:
+    """The configuration that the command line means: preset or file, then `--set`, then the short options.
+
+    With `resume` and neither preset nor file it is the run's own, where there is one.
+    """
+    listed = {"domains", "tasks"}
+    wanted = [
+        f"{key}={_listed(key, value) if key in listed else value}" for key, value in short.items() if value is not None
+    ]
+    own = run / "config.toml"
+    if resume and preset is None and file is None and own.exists():
+        file = own
+    return kind.load(preset, file, [*changes, *wanted])
+
+
+def _listed(key: str, names: str) -> str:
+    listed = [name.strip() for name in names.split(",") if name.strip()]
+    if not listed:
+        raise UserError(f"--{key}: expected names of {key} with commas between, found '{names}'.")
+    return json.dumps(listed)

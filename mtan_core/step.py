@@ -255,6 +255,8 @@ def _chunks(tasks: Sequence[str], parts: int) -> Iterator[Sequence[str]]:
 
 def _check_finite(outcomes: Mapping[str, Outcome]) -> None:
     """On a GPU this is the one point of a step that waits for the device."""
+    if not outcomes:
+        return
     losses = torch.stack([outcome.total for outcome in outcomes.values()])
     if not bool(torch.isfinite(losses).all()):
         for task, outcome in outcomes.items():

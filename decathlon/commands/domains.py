@@ -7,7 +7,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from decathlon.commands import app
-from decathlon.commands.runs import Checkpoint, Json, RunPath, choose_checkpoint, tell
+from decathlon.commands.runs import Checkpoint, Json, RunPath, tell
+from mtan_core.choices import choose_checkpoint
 from mtan_core.errors import UserError
 
 PANEL = "See and use a run"
@@ -91,7 +92,7 @@ def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> None:
 
 
 def _print_added(made: dict[str, Any]) -> None:
-    from decathlon.reports import table
+    from mtan_core.tables import print_table
 
     counts, parameters = made["images"], made["parameters"]
     kinds = {"masks": "of masks", "adapters": "of adapters", "head": "of its head", "norms": "of batch norms"}
@@ -109,7 +110,7 @@ def _print_added(made: dict[str, Any]) -> None:
         print(f"Validation accuracy {made['val_accuracy']:.1%}{points}. Its images: {made['store']}")
     if made["others"]:
         rows = [(name, f"{a['before']:.1%}", f"{a['after']:.1%}") for name, a in made["others"].items()]
-        table("Other domains, accuracy on val", ("domain", "before", "after"), rows)
+        print_table("Other domains, accuracy on val", ("domain", "before", "after"), rows)
 
 
 @app.command("drop-domain", rich_help_panel=PANEL)

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from decathlon.commands import app
-from decathlon.commands.runs import Checkpoint, Device, Domains, Json, RunPath, choose_checkpoint
+from decathlon.commands.runs import Checkpoint, Device, Domains, Json, RunPath
+from mtan_core.choices import choose_checkpoint
 
 PANEL = "See and use a run"
 Domain = Annotated[str, typer.Option(metavar="NAME", help="The domain whose classes are meant.", show_default=False)]
@@ -26,8 +27,9 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """The likeliest classes of image files of any size, with their probabilities."""
-    from decathlon.prediction import find_images, predict_paths
+    from decathlon.prediction import predict_paths
     from decathlon.runs import load_run
+    from mtan_core.images import find_images
 
     find_images(images)  # before anything long
     loaded = load_run(run, choose_checkpoint(checkpoint), device)

@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from decathlon.commands import app
+from mtan_core.choices import choose_checkpoint
 from mtan_core.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -60,15 +61,16 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one network on the domains of a store."""
-    from decathlon.resuming import resolve
+    from decathlon.config import KIND
     from decathlon.training import train
+    from mtan_core.runs import resolve
     from mtan_core.stopping import stoppable
 
     short = {
         "method": method, "pool_from": pool_from, "distillation.teachers": teachers, "weighting.kind": weighting,
         "domains": domains, "protocol": protocol,
     }  # fmt: skip
-    resolved = resolve(preset, config, changes or [], short, run, resume)
+    resolved = resolve(KIND, preset, config, changes or [], short, run, resume)
     if dry_run:
         from decathlon.dry_run import estimate, print_estimate
 
@@ -115,9 +117,10 @@ def evaluate(
     """Accuracy (a fraction) and loss (nats) of a run on a labelled split."""
     from decathlon.data.store import open_store
     from decathlon.own_store import with_added
-    from decathlon.reports import evaluate_run, table
+    from decathlon.reports import evaluate_run
     from decathlon.runs import load_run
     from mtan_core.files import check_output, write_json
+    from mtan_core.tables import print_table
 
     if confusion is not None:
         check_output(confusion)
@@ -135,7 +138,7 @@ def evaluate(
     ]
     mean = sum(a.tally.accuracy for a in evaluation.answers.values()) / len(rows)
     title = f"{run}: {split}, {checkpoint} checkpoint, protocol {evaluation.run.config.protocol}"
-    table(title, ("domain", "accuracy", "correct", "seen", "loss"), [*rows, ("mean", f"{mean:.1%}", "", "", "")])
+    print_table(title, ("domain", "accuracy", "correct", "seen", "loss"), [*rows, ("mean", f"{mean:.1%}", "", "", "")])
     tell(evaluation.notes(), as_json)
 
 
@@ -200,7 +203,7 @@ def presets(as_json: Json = False) -> None:
     """List the presets, with the parameters of their networks under the ten official heads."""
     from decathlon.building import build, parameter_counts
     from decathlon.config import preset_names
-    from decathlon.reports import table
+    from mtan_core.tables import print_table
 
     counts = {name: parameter_counts(build(name)) for name in preset_names()}
     if as_json:
@@ -210,7 +213,7 @@ def presets(as_json: Json = False) -> None:
         (name, f"{c['parameters']:,}", f"{c['pool_parameters']:,}", f"{c['norm_parameters']:,}")
         for name, c in counts.items()
     ]
-    table("presets", ("name", "parameters", "in the pool", "further batch norms"), rows)
+    print_table("presets", ("name", "parameters", "in the pool", "further batch norms"), rows)
 
 
 @app.command(rich_help_panel="Training")
@@ -229,21 +232,12 @@ def tell(notes: Sequence[str], as_json: bool) -> None:
         print(f"Note: {note}.", file=sys.stderr if as_json else sys.stdout)
 
 
-def choose_checkpoint(name: str) -> Literal["last", "best"]:
-    """Raises UserError for a name that is neither."""
-    if name == "last":
-        return "last"
-    if name == "best":
-        return "best"
-    raise UserError(f"--checkpoint: expected last or best, found '{name}'.")
-
-
 @app.command(rich_help_panel="Training")
 def methods(as_json: Json = False) -> None:
     """List the methods, with the parameters of their networks (WRN-28-4) under the ten official heads."""
     from decathlon.building import method_counts
-    from decathlon.reports import table
     from mtan_core.methods import methods as known
+    from mtan_core.tables import print_table
 
     counts = method_counts()
     if as_json:
@@ -251,6 +245,6 @@ def methods(as_json: Json = False) -> None:
         return
     begins = {name: "a pool" if m.pretrained else "teachers" if m.distilled else "" for name, m in known().items()}
     rows = [(name, f"{c['parameters']:,}", f"{c['multiple']:.2f}", begins[name]) for name, c in counts.items()]
-    table("methods", ("name", "parameters", "of the pool", "begins with"), rows)
+    print_table("methods", ("name", "parameters", "of the pool", "begins with"), rows)
     for name in counts:
         print(f"{name}: {known()[name].summary}")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decathlon.data.decode import Pixels, UnreadableError, decode
 from decathlon.data.problems import Kind
+from mtan_core.decode import Pixels, UnreadableError, decode
 
 CHUNK_IMAGES, CHUNK_BYTES = 64, 4 << 20
 _EXACT_ROWS = 2**24 // 255**2  # so many squares of bytes add up exactly in float32

@@ -22,6 +22,11 @@ class DenseBatch(NamedTuple):
     images: Tensor
     labels: Mapping[str, Tensor]
 
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
 
 @dataclass(frozen=True)
 class Frames:

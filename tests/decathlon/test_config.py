@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decathlon.building import build, build_network, parameter_counts
-from decathlon.config import RunConfig, config_keys, dump_config, load_config, parse_config, preset_names
-from decathlon.resuming import resolve
+from decathlon.config import KIND, RunConfig, config_keys, dump_config, load_config, parse_config, preset_names
 from decathlon.specs import official_domains
 from decathlon.training import phases_of
 from mtan_core.errors import UserError
+from mtan_core.runs import resolve
 from tests.conftest import Outcome
 from tests.decathlon.conftest import Tiny
 
@@ -181,7 +181,7 @@ def test_a_change_that_leads_nowhere_is_refused(change: str, told: str) -> None:
 def test_preset_then_changes_then_short_options(tmp_path: Path) -> None:
     short = {"protocol": "train+val", "weighting.kind": None, "domains": "svhn", "method": None}
     changes = ["seed=1", "seed=2", "protocol=train", 'domains=["dtd"]', "weighting.kind=dwa"]
-    config = resolve("small", None, changes, short, tmp_path, resume=False)
+    config = resolve(KIND, "small", None, changes, short, tmp_path, resume=False)
     assert (config.seed, config.protocol, config.domains, config.weighting.kind) == (2, "train+val", ("svhn",), "dwa")
     assert config.network == load_config("small", None).network
 

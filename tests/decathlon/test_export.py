@@ -17,13 +17,14 @@ import decathlon
 from decathlon.building import build_network
 from decathlon.config import load_config
 from decathlon.export import TOLERANCE, export_domain
-from decathlon.prediction import find_images, preprocess, read_image, square
+from decathlon.prediction import preprocess, read_image, square
 from decathlon.single import SingleNetwork, united
 from decathlon.specs import DomainSpec
 from decathlon.views import normalise
 from experiments.cli import app
 from mtan_core.convs import KINDS, ConvKind, make_conv
 from mtan_core.errors import UserError
+from mtan_core.images import find_images
 from mtan_core.network import AttentionNetwork
 from mtan_core.segments import Segments
 from tests.decathlon.conftest import TINY, Tiny

@@ -11,8 +11,9 @@ from PIL import Image
 
 import decathlon
 from decathlon.data.store import open_store
-from decathlon.prediction import BATCH, find_images, predict_paths, preprocess, read_image
+from decathlon.prediction import BATCH, predict_paths, preprocess, read_image
 from mtan_core.errors import UserError
+from mtan_core.images import find_images
 from tests.decathlon.conftest import DOMAINS, Tiny, write_picture
 from tests.test_command import Mtan, refused
 

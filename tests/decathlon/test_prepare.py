@@ -15,12 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from decathlon.cli import app
-from decathlon.data.decode import UnreadableError, decode
 from decathlon.data.prepare import prepare
 from decathlon.data.sources import image_key
 from decathlon.data.store import SPLITS, open_store
 from decathlon.specs import official_domains
 from experiments.cli import main
+from mtan_core.decode import UnreadableError, decode
 from mtan_core.errors import UserError
 
 from .official_root import annotation_file, edit, jpeg, make_archives, make_root

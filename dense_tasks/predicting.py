@@ -1,0 +1,66 @@
+"""What a dense run says of single image files: a picture for each, beside what is predicted."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dense_tasks.data.resizing import resize_image
+from dense_tasks.drawing import Drawn, draw_masks, draw_predictions
+from dense_tasks.runs import DenseRun
+from mtan_core.errors import UserError
+from mtan_core.images import find_images, read_pixels
+from mtan_core.progress import late_progress
+from mtan_core.step import autocast
+
+
+def predict_files(run: DenseRun, paths: Sequence[Path], out: Path, masks: bool = False) -> list[dict[str, Any]]:
+    """Write `<name>.png` (and with `masks` `<name>-masks.png`) into `out` for every image file; folders stand for theirs.
+
+    An image is resized to the run's size (an imported run's: the nearest sides that the network can take). Raises UserError,
+    before anything is written, for what is no image, for two of the same name, and for masks of a network without any.
+    """
+    files = find_images(paths)
+    names = [file.stem for file in files]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"Expected images of different names, found '{twice}' more than once.")
+    told = []
+    with late_progress("predicting", total=len(files)) as advance:
+        for file in files:
+            told.append(_predict(run, file, read_pixels(file), out, masks))
+            advance(note=file.name)
+    return told
+
+
+@torch.inference_mode()
+def _predict(run: DenseRun, file: Path, pixels: np.ndarray, out: Path, masks: bool) -> dict[str, Any]:
+    size = run.facts.size or _fitting(pixels.shape[:2], run.network.raw.divisor)
+    image = resize_image(pixels, size).astype(np.float32)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None].to(run.device)
+    with autocast(run.device, run.config.precision):
+        outputs = run.network(batch)
+        drawn_masks = run.network.raw.masks(batch) if masks else {}
+    predictions = {name: _array(output) for name, output in outputs.items()}
+    picture = out / f"{file.stem}.png"
+    draw_predictions(picture, [Drawn(file.name, image, predictions)], run.facts.tasks, str(run.folder.path))
+    written = {"image": str(file), "figure": str(picture), "size": list(size)}
+    if masks:
+        figure = out / f"{file.stem}-masks.png"
+        by_task = {task: [_array(mask).mean(0) for mask in stages] for task, stages in drawn_masks.items()}
+        draw_masks(figure, file.name, image, by_task)
+        written["masks"] = str(figure)
+    return written
+
+
+def _array(output: Tensor) -> np.ndarray:
+    return output[0].float().cpu().numpy()
+
+
+def _fitting(sides: tuple[int, ...], divisor: int) -> tuple[int, int]:
+    """The nearest sides that the divisor divides."""
+    height, width = (max(divisor, round(side / divisor) * divisor) for side in sides)
+    return height, width

@@ -1,0 +1,43 @@
+"""One optimiser step of dense tasks: all of them look at the same images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dense_tasks.data.frames import DenseBatch
+from dense_tasks.tasks import Task
+from mtan_core.dense import DenseNetwork
+from mtan_core.step import Outcome, Step, autocast
+
+
+@dataclass
+class DenseStep(Step):
+    """One forward gives all tasks' predictions; a task without any label in the batch is left out of the step."""
+
+    network: DenseNetwork
+    tasks: Mapping[str, Task] = field(kw_only=True)
+
+    def learn(self, batches: Mapping[str, DenseBatch]) -> dict[str, Outcome]:
+        (batch,) = batches.values()
+        losses, outcomes = self.losses(batch)
+        if losses:
+            self.weighting.backward(losses, self.parameters(), self._metrics(outcomes))
+        return outcomes
+
+    def losses(self, batch: DenseBatch) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        """Each labelled task's loss, to be differentiated, and what was seen of it."""
+        with autocast(batch.images.device, self.precision):
+            outputs = self.network(batch.images)
+        losses, outcomes = {}, {}
+        for name, task in self.tasks.items():
+            predicted = task.finish(outputs[name])
+            loss = task.loss(predicted, batch.labels[name])
+            if loss is None:
+                continue
+            with torch.no_grad():
+                right, seen = task.key_hits(predicted.float(), batch.labels[name])
+            losses[name] = loss
+            outcomes[name] = Outcome(loss.detach(), right, seen, loss.detach())
+        return losses, outcomes
