@@ -13,6 +13,8 @@ from typing import Any
 
 from mtan_core.errors import UserError
 
+LOCK = ".lock"  # in a folder that a process writes
+
 
 @contextmanager
 def held(folder: Path, what: str) -> Iterator[None]:
@@ -20,7 +22,7 @@ def held(folder: Path, what: str) -> Iterator[None]:
 
     Raises UserError where another process holds it. A file system that knows no locks is not locked.
     """
-    path = folder / ".tmp-lock"
+    path = folder / LOCK
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,11 @@
 """What every kind of run's folder holds: `config.toml`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
@@ -12,13 +13,13 @@ from mtan_core.checkpoint import checkpoints, read_state
 from mtan_core.choices import Choice
 from mtan_core.config import Config, Frozen, Kind, read_toml
 from mtan_core.errors import UserError
-from mtan_core.files import write_json
+from mtan_core.files import LOCK, write_json
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(ABC, Generic[Config]):
     """Where the parts of a run lie, and how those are written and read that all kinds of run have."""
 
     path: Path
@@ -27,12 +28,22 @@ class Folder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @abstractmethod
+    def config(self) -> Config:
+        """The resolved configuration. Raises UserError when the folder is no run of this kind."""
+
     def config_tree(self) -> dict[str, Any]:
         """The tables of the configuration. Raises UserError when the folder is no run."""
         path = self.path / "config.toml"
         if not path.is_file():
             raise UserError(f"Expected a run's folder (with config.toml), found {self.path}.")
         return read_toml(path)
+
+    def refuse_other_kinds(self, own: str, what: str) -> None:
+        """Raises UserError for a run of another kind: one without the document `own`, but with another."""
+        others = sorted(path.name for path in self.path.glob("*.json"))
+        if others and own not in others:
+            raise UserError(f"Expected {what} (with {own}), found one with {', '.join(others)}: {self.path}.")
 
     def summary(self) -> dict[str, Any] | None:
         """The summary of a finished run, None for one that is not."""
@@ -76,7 +87,9 @@ def check_format(document: Any, path: Path) -> None:
 
 def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
     """Raises UserError when something is there that a new run would overwrite."""
-    if path.exists() and not (path.is_dir() and all(child.name.startswith(".tmp-") for child in path.iterdir())):
+    if path.exists() and not (
+        path.is_dir() and all(child.name.startswith((".tmp-", LOCK)) for child in path.iterdir())
+    ):
         raise UserError(f"--run: expected a new folder, found {path} ({advice}).")
 
 

@@ -4,7 +4,6 @@ A domain's folder appears in the store only when it is complete, and `store.json
 at any moment leaves no more than finished domains and temporary folders, and the next one goes on from there.
 """
 
-import fcntl
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from decathlon.data.sources import Source, Survey, archived_images, find_source,
 from decathlon.data.store import FORMAT, MARKER, SPLITS, file_metadata
 from decathlon.specs import choose_domains, official_domains
 from mtan_core.errors import UserError
-from mtan_core.files import write_json
+from mtan_core.files import held, write_json
 from mtan_core.progress import Advance, progress
 
 OnError = Literal["fail", "skip"]
@@ -95,22 +94,14 @@ def _locked(store: Path) -> Iterator[None]:
     """Hold the store for writing; the temporary folders of a run that was killed are removed first."""
     is_new = not store.exists()
     store.mkdir(parents=True, exist_ok=True)
-    lock = store / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"Expected a store that nobody is writing, found another `prepare` at work: {store}."
-            ) from None
-        try:
+    try:
+        with held(store, "a store"):
             for left in store.glob(".tmp-*"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
-        finally:
-            lock.unlink(missing_ok=True)
-            if is_new and not any(store.iterdir()):
-                store.rmdir()
+    finally:
+        if is_new and not any(store.iterdir()):
+            store.rmdir()
 
 
 class _Run:

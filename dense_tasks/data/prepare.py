@@ -4,13 +4,11 @@ The frames are written to `<root>.partial`, which takes the root's name when all
 moment leaves that folder; the next one with the same source and options goes on in it.
 """
 
-import fcntl
 import json
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,11 @@ import numpy as np
 from dense_tasks.data.arrays import ArrayError, open_array
 from dense_tasks.datasets import DESCRIPTION, Dataset, describe
 from mtan_core.errors import UserError
-from mtan_core.files import write_json
+from mtan_core.files import LOCK, held, write_json
 from mtan_core.progress import progress
 
 NAMES = "names.json"
 _BEGUN = "prepare.json"
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def write_root(source: Source, root: Path) -> Prepared:
     if _done(root, source, options):
         return Prepared(root, source.dataset.name, counts, 0)
     partial = root.absolute().with_name(f"{root.absolute().name}.partial")
-    with _owned(partial):
+    partial.mkdir(parents=True, exist_ok=True)
+    with held(partial, "a root"):
         _begin(partial, source, options)
         missing = [frame for frame in source.frames if not _complete(partial, source, frame)]
         with (
@@ -101,20 +99,6 @@ def _done(root: Path, source: Source, options: Mapping[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         found = "something else"
     raise UserError(f"{root}: expected no folder or an empty one to prepare {source.dataset.name} in, found {found}.")
-
-
-@contextmanager
-def _owned(partial: Path) -> Iterator[None]:
-    """Keep other passes out of the folder. Raises UserError where one is at work."""
-    partial.mkdir(parents=True, exist_ok=True)
-    with (partial / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{partial}: expected to be alone, found another command that prepares this root."
-            ) from None
-        yield
 
 
 def _begin(partial: Path, source: Source, options: Mapping[str, Any]) -> None:
@@ -173,7 +157,7 @@ def _finish(partial: Path, root: Path, source: Source, options: Mapping[str, Any
         names[frame.split][str(frame.number)] = dict(frame.name)
     write_json(partial / NAMES, names, indent=1)
     describe(partial, source.dataset, dict(options))
-    for left in [*partial.glob("*/*/.tmp-*"), partial / _BEGUN, partial / _LOCK]:
+    for left in [*partial.glob("*/*/.tmp-*"), partial / _BEGUN, partial / LOCK]:
         left.unlink(missing_ok=True)
     os.sync()
     os.replace(partial, root.absolute())
