@@ -14,7 +14,7 @@ from decathlon.building import build_network, parameter_counts
 from decathlon.config import RunConfig
 from decathlon.data.store import open_store
 from decathlon.training import Training, prepare_training
-from mtan_core.errors import UserError
+from mtan_core.memory import available_memory, refuse_beyond
 from mtan_core.progress import Advance, progress
 from mtan_core.runs import choose_device
 from mtan_core.step import Batch, TrainingStep
@@ -37,7 +37,7 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     free = available_memory(choose_device(config.device))
     advance(note="counting parameters")
     state = _state_bytes(config, data)
-    _refuse_beyond(free, state, "the network and its optimiser need", "lower network.width or network.depth")
+    refuse_beyond(free, state, "the network and its optimiser need", "lower network.width or network.depth")
     advance(note="reading the store")
     training = prepare_training(config, data, Path("unused"))
     trainer = training.trainer
@@ -51,9 +51,7 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     rows = row_bytes(step, widest)
     memory = int(state + rows + saved * images * _at_once(config, step, len(widest)))
     advice = "lower batch_size or raise accumulate"
-    _refuse_beyond(
-        free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice
-    )
+    refuse_beyond(free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice)
     steps = sum(trainer.sampler.epoch_length(phase.streams) * phase.epochs for phase in trainer.phases)
     advance(note="timing a whole step")
     seconds = _step_seconds(training, widest)
@@ -71,13 +69,6 @@ def _state_bytes(config: RunConfig, data: str) -> int:
     with torch.device("meta"):
         network = build_network(config, {name: store.specs[name].classes for name in names})
     return _bytes(network.parameters()) * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
-
-
-def _refuse_beyond(free: int, needed: int, what: str, advice: str) -> None:
-    if needed > free:
-        raise UserError(
-            f"Expected at most {free / 2**30:.1f} GiB of memory, found that {what} about {needed / 2**30:.1f} GiB: {advice}."
-        )
 
 
 def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
@@ -137,19 +128,6 @@ def _step_seconds(training: Training, tasks: tuple[str, ...]) -> float:
         step({task: training.trainer.batch(task, number) for task in tasks})
         times.append(time.perf_counter() - began)
     return min(times)
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that are free on the device (CPU: of the machine, or of the container's limit)."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    limit = Path("/sys/fs/cgroup/memory.max")
-    bound = int(limit.read_text()) if limit.is_file() and limit.read_text().strip().isdigit() else 2**63
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return min(bound, int(fields["MemAvailable"].split()[0]) * 1024)
-    return bound
 
 
 def print_estimate(cost: dict[str, Any], as_json: bool) -> None:

@@ -23,7 +23,7 @@ from mtan_core.runs import FORMAT, Folder, check_format, choose_device, refuse_e
 
 
 @dataclass(frozen=True)
-class RunFolder(Folder):
+class RunFolder(Folder[RunConfig]):
     """A Decathlon run's folder, which has `domains.json` as well."""
 
     def start(self, config: RunConfig, specs: Sequence[DomainSpec], divisions: Mapping[str, Mapping[str, str]]) -> None:
@@ -35,8 +35,10 @@ class RunFolder(Folder):
         )
 
     def config(self) -> RunConfig:
-        """The resolved configuration. Raises UserError when the folder is no run."""
-        return parse_config(self.config_tree(), str(self.path / "config.toml"))
+        """The resolved configuration. Raises UserError when the folder is no Decathlon run."""
+        tree = self.config_tree()
+        self.refuse_other_kinds("domains.json", "a Decathlon run")
+        return parse_config(tree, str(self.path / "config.toml"))
 
     def specs(self) -> dict[str, DomainSpec]:
         """The run's domains, in order of their numbers."""

@@ -19,22 +19,22 @@ from decathlon.runs import RunFolder, load_weights
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
+from mtan_core import training as core
 from mtan_core.averaging import WeightAverage
-from mtan_core.checkpoint import checkpoints, read_state, read_tensors, recover, save_checkpoint
+from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_checkpoint
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
-from mtan_core.files import held
 from mtan_core.loop import Phase, Trainer
-from mtan_core.memory import keep_memory
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
 from mtan_core.optimizers import make_optimizer
-from mtan_core.runs import choose_device, refuse_differences, refuse_existing
+from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
-from mtan_core.step import NotFiniteError, TrainingStep
+from mtan_core.step import TrainingStep
+from mtan_core.training import train_run
 from mtan_core.transfer import take_pool
 from mtan_core.weightings import make_weighting
 from mtan_core.workers import Workers, cpu_workers
@@ -72,7 +72,7 @@ def phases_of(config: RunConfig, domains: Sequence[str]) -> list[Phase]:
 
 
 @dataclass
-class Training:
+class Training(core.Training):
     """A run in the making: all parts put together, before or between steps."""
 
     config: RunConfig
@@ -89,22 +89,21 @@ class Training:
         assert isinstance(self.trainer.training, TrainingStep)
         return self.trainer.training
 
-    def run(self, last: Path | None) -> None:
-        """Train to the end, from the checkpoint `last` on (None: from the beginning), and write the finished checkpoint."""
-        state = read_state(last) if last else {}
-        if last and state.get("finished"):  # only the summary is lacking
-            load_weights(self.network, last)
-            self.trainer.recall(state)
-            return
-        if last and state["position"]:  # else it holds the weights to start from, which are loaded
-            self.trainer.restore(last)
-        self.trainer.run()
-        if self.trainer.average:
-            self.trainer.average.swap()
+    def load(self, checkpoint: Path) -> None:
+        load_weights(self.network, checkpoint)
+
+    def start(self) -> None:
+        self.folder.start(self.config, self.specs, self.divisions())
+
+    def refuse_other_data(self) -> None:
+        refuse_other_data(self.folder.specs(), self.specs)
+        refuse_other_divisions(self.folder.divisions(), self.divisions())
+
+    def conclude(self) -> None:
+        """With one set of statistics, those of each domain are re-estimated."""
         if self.config.norm == "shared":
             self._reestimate_best()
             self._reestimate(self.network)
-        self.trainer.save_finished()
 
     def _reestimate(self, network: AttentionNetwork) -> None:
         for domain, source in self.train_images.items():
@@ -263,50 +262,13 @@ def inherited_specs(folder: RunFolder, config: RunConfig) -> list[DomainSpec]:
 def train(
     config: RunConfig, data: str, run: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
-    """Train a run from the beginning, or go on with it; returns its summary.
-
-    Raises UserError for bad input before anything is written, and when a loss is not finite; Interrupted (after a
-    checkpoint) when `stop` says so.
-    """
-    if resume and (run / "config.toml").exists():
-        with held(run, "a run"):
-            return _resumed(config, data, run, stop)
-    refuse_existing(run)
-    training = prepare_training(config, data, run, stop)
-    run.mkdir(parents=True, exist_ok=True)
-    with held(run, "a run"):
-        refuse_existing(run)  # somebody may have been quicker
-        training.folder.start(config, training.specs, training.divisions())
-        return _to_the_end(training, None)
-
-
-def _resumed(config: RunConfig, data: str, run: Path, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`."""
     folder = RunFolder(run)
-    refuse_differences(folder.config(), config)
-    recover(folder.checkpoints)
-    if (summary := folder.summary()) is not None:
-        folder.checkpoint()
-        return summary
-    found = checkpoints(folder.checkpoints)
-    inherited = inherited_specs(folder, config) if found else []
-    training = prepare_training(config, data, run, stop, inherited, found[-1] if inherited else None)
-    if found:
-        refuse_other_data(folder.specs(), training.specs)
-        refuse_other_divisions(folder.divisions(), training.divisions())
-    else:
-        folder.start(config, training.specs, training.divisions())
-    return _to_the_end(training, found[-1] if found else None)
 
+    def prepare(last: Path | None) -> Training:
+        inherited = inherited_specs(folder, config) if last else []
+        training = prepare_training(config, data, run, stop, inherited, last if inherited else None)
+        training.warn_of_blind_domains()
+        return training
 
-def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
-    """Train from the checkpoint `last` on. Raises UserError for a loss that is not finite."""
-    keep_memory()
-    training.warn_of_blind_domains()
-    try:
-        training.run(last)
-    except NotFiniteError as problem:
-        raise UserError(
-            f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
-            f"lower optimizer.lr or set optimizer.clip, and begin a new run."
-        ) from None
-    return training.finish()
+    return train_run(folder, config, prepare, resume)

@@ -31,7 +31,9 @@ class NetworkConfig(Frozen):
     """The network. What is not given is the sensible choice, or with `paper` the authors'."""
 
     paper: bool = Field(False, description="as in the authors' code, odd as it may be")
-    filters: tuple[PositiveInt, ...] = Field((), description="channels of the stages, from full resolution down")
+    filters: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+        (), max_length=8, description="channels of the stages, from full resolution down (default: the method's own)"
+    )
     mask_activation: Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"] | None = Field(
         None, description="activation of the masks; ones switches them off"
     )

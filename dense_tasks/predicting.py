@@ -21,19 +21,48 @@ def predict_files(run: DenseRun, paths: Sequence[Path], out: Path, masks: bool =
     """Write `<name>.png` (and with `masks` `<name>-masks.png`) into `out` for every image file; folders stand for theirs.
 
     An image is resized to the run's size (an imported run's: the nearest sides that the network can take). Raises UserError,
-    before anything is written, for what is no image, for two of the same name, and for masks of a network without any.
+    before anything is written, for what is no image, for two that would be written under one name, for an image that would be
+    overwritten, and for masks of a network without any.
     """
     files = find_images(paths)
-    names = [file.stem for file in files]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"Expected images of different names, found '{twice}' more than once.")
+    _refuse_collisions(files, out, masks)
+    if masks:
+        _refuse_without_masks(run)
+    for file in files:
+        read_pixels(file)
     told = []
     with late_progress("predicting", total=len(files)) as advance:
         for file in files:
             told.append(_predict(run, file, read_pixels(file), out, masks))
             advance(note=file.name)
     return told
+
+
+def _pictures(file: Path, out: Path, masks: bool) -> list[Path]:
+    """The files that are written for an image."""
+    return [out / f"{file.stem}.png"] + ([out / f"{file.stem}-masks.png"] if masks else [])
+
+
+def _refuse_collisions(files: Sequence[Path], out: Path, masks: bool) -> None:
+    written: dict[Path, Path] = {}
+    images = {file.resolve() for file in files}
+    for file in files:
+        for picture in _pictures(file, out, masks):
+            if picture.resolve() in images:
+                raise UserError(
+                    f"--out: expected another folder than the images', found that {picture} is one of them."
+                )
+            if picture in written:
+                raise UserError(
+                    f"Expected images of different names, found {written[picture]} and {file}, both for {picture.name}."
+                )
+            written[picture] = file
+
+
+@torch.inference_mode()
+def _refuse_without_masks(run: DenseRun) -> None:
+    side = run.network.raw.divisor
+    run.network.raw.masks(torch.zeros(1, 3, side, side, device=run.device))
 
 
 @torch.inference_mode()
@@ -45,11 +74,10 @@ def _predict(run: DenseRun, file: Path, pixels: np.ndarray, out: Path, masks: bo
         outputs = run.network(batch)
         drawn_masks = run.network.raw.masks(batch) if masks else {}
     predictions = {name: _array(output) for name, output in outputs.items()}
-    picture = out / f"{file.stem}.png"
+    picture, *figures = _pictures(file, out, masks)
     draw_predictions(picture, [Drawn(file.name, image, predictions)], run.facts.tasks, str(run.folder.path))
     written = {"image": str(file), "figure": str(picture), "size": list(size)}
-    if masks:
-        figure = out / f"{file.stem}-masks.png"
+    for figure in figures:
         by_task = {task: [_array(mask).mean(0) for mask in stages] for task, stages in drawn_masks.items()}
         draw_masks(figure, file.name, image, by_task)
         written["masks"] = str(figure)

@@ -46,7 +46,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class DenseFolder(Folder):
+class DenseFolder(Folder[RunConfig]):
     """A dense run's folder, which has `tasks.json` as well."""
 
     def start(self, config: RunConfig, facts: Facts) -> None:
@@ -57,8 +57,7 @@ class DenseFolder(Folder):
     def config(self) -> RunConfig:
         """The resolved configuration. Raises UserError when the folder is no dense run."""
         tree = self.config_tree()
-        if not (self.path / "tasks.json").is_file():
-            raise UserError(f"Expected a dense run's folder (with tasks.json), found {self.path}.")
+        self.refuse_other_kinds("tasks.json", "a dense run")
         return parse_config(tree, str(self.path / "config.toml"))
 
     def facts(self) -> Facts:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dense_tasks.data.frames import DenseBatch
 from dense_tasks.tasks import Task
@@ -25,6 +26,11 @@ class DenseStep(Step):
         if losses:
             self.weighting.backward(losses, self.parameters(), self._metrics(outcomes))
         return outcomes
+
+    @cached_property
+    def _last(self) -> nn.Parameter | None:
+        conv = self.network.last_shared()
+        return next(conv.parameters()) if conv else None
 
     def losses(self, batch: DenseBatch) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
         """Each labelled task's loss, to be differentiated, and what was seen of it."""

@@ -1,7 +1,7 @@
 """`mtan dense train`: a configuration and a root become a run."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -17,28 +17,30 @@ from dense_tasks.evaluation import evaluate
 from dense_tasks.networks import parameter_counts
 from dense_tasks.runs import DenseFolder, Facts, make_network
 from dense_tasks.step import DenseStep
+from mtan_core import training as core
 from mtan_core.averaging import WeightAverage
-from mtan_core.checkpoint import checkpoints, read_state, recover
 from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
-from mtan_core.files import held
-from mtan_core.loop import Columns, Phase, Trainer
-from mtan_core.memory import keep_memory
+from mtan_core.loop import Columns, Phase, Row, Trainer
+from mtan_core.memory import available_memory, refuse_beyond
+from mtan_core.norm import SHARED
 from mtan_core.optimizers import make_optimizer
 from mtan_core.recording import Recorder
-from mtan_core.runs import choose_device, refuse_differences, refuse_existing
+from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
-from mtan_core.step import NotFiniteError
-from mtan_core.weightings import make_weighting
+from mtan_core.training import train_run
+from mtan_core.weightings import make_weighting, weighting_class
 
 COLUMNS = Columns("task", "pixels", "key_metric")
 LAST = 10  # epochs whose mean the paper reports
 
+Measures = dict[str, dict[str, float]]  # by task
+
 
 @dataclass
-class Training:
+class Training(core.Training):
     """A run in the making: all parts put together, before or between steps."""
 
     config: RunConfig
@@ -48,20 +50,20 @@ class Training:
     trainer: Trainer
     device: torch.device
 
-    def run(self, last: Path | None) -> None:
-        """Train to the end, from the checkpoint `last` on (None: from the beginning), and write the finished checkpoint."""
-        if last and read_state(last).get("finished"):  # only the summary is lacking
-            self.trainer.recall(read_state(last))
-            return
-        if last:
-            self.trainer.restore(last)
-        self.trainer.run()
-        if self.trainer.average:
-            self.trainer.average.swap()
-        self.trainer.save_finished()
+    def start(self) -> None:
+        self.folder.start(self.config, Facts.of(self.root))
+
+    def refuse_other_data(self) -> None:
+        before, now = self.folder.facts().to_dict(), Facts.of(self.root).to_dict()
+        for key, value in before.items():
+            if value != now[key]:
+                raise UserError(f"--data: expected the {key} that the run began with, found another root.")
+
+    def finish(self) -> dict[str, Any]:
+        return self.folder.write_summary(self.summary())
 
     def summary(self) -> dict[str, Any]:
-        """Results with the rule by which they were chosen: of the last epoch, and the mean of the last ten."""
+        """Results by the rule that chose them: of the last epoch, the mean of the last ten, and of the best epoch."""
         trainer, config = self.trainer, self.config
         return {
             "kind": "dense", "method": config.method, "weighting": config.weighting.kind, "seed": config.seed,
@@ -69,29 +71,52 @@ class Training:
             "metric": config.metric, **parameter_counts(self.network),
             "steps": trainer.position.steps, "epochs": trainer.position.epochs, "images": trainer.images,
             "seconds": round(trainer.seconds, 1), "best": trainer.best,
-            "val_last": self._mean_of(1), f"val_mean_of_last_{LAST}": self._mean_of(LAST), **environment(self.device),
+            "val_last": self._of_last(1), f"val_mean_of_last_{LAST}": self._of_last(LAST), "val_best": self._of_best(),
+            **environment(self.device),
         }  # fmt: skip
 
-    def _mean_of(self, epochs: int) -> dict[str, dict[str, float]]:
-        """Each task's validation measures, mean over those of the last epochs that were validated."""
+    def _of_last(self, epochs: int) -> Measures:
         first = self.trainer.position.epochs - epochs + 1
-        rows = [row for row in self.trainer.rows if row["epoch"] >= first and row["val_loss"] is not None]
-        names = {task: [measure.name for measure in self.root.tasks[task].measures] for task in self.root.tasks}
+        return self._mean([row for row in self.trainer.rows if row["epoch"] >= first])
+
+    def _of_best(self) -> Measures:
+        best = self.trainer.best
+        return self._mean([row for row in self.trainer.rows if best and row["step"] == best["step"]])
+
+    def _mean(self, rows: Sequence[Row]) -> Measures:
+        """Each task's validation measures, mean over those of these epochs that were validated."""
+        validated = [row for row in rows if row["val_loss"] is not None]
         return {
-            task: {name: mean(row[f"val_{name}"] for row in rows if row["task"] == task) for name in own}
-            for task, own in names.items()
-            if any(row["task"] == task for row in rows)
+            name: {
+                measure.name: mean(row[f"val_{measure.name}"] for row in validated if row["task"] == name)
+                for measure in task.measures
+            }
+            for name, task in self.root.tasks.items()
+            if any(row["task"] == name for row in validated)
         }
 
 
 def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[], bool] = lambda: False) -> Training:
     """Put all parts of a run together; writes nothing. Raises UserError for what cannot be trained."""
-    root = open_root(data, config.tasks or None, config.dataset or None, missing_labels=config.missing_labels)
+    root = open_root(
+        data,
+        config.tasks or None,
+        config.dataset or None,
+        missing_labels=config.missing_labels,
+        divisor=1,
+    )
     for warning in root.warnings:
         print(f"mtan: warning: {warning}", file=sys.stderr)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
+    _refuse_what_cannot_be(config, root, device)
+    network = make_network(config, root.tasks).to(device)
+    return Training(config, DenseFolder(run), root, network, _trainer(config, root, network, run, stop, device), device)
+
+
+def _refuse_what_cannot_be(config: RunConfig, root: Root, device: torch.device) -> None:
+    """Raises UserError for weights of tasks that are not there, too few images, networks without what they need."""
     unknown = [name for name in config.weighting.weights if name not in root.tasks]
     if unknown:
         raise UserError(f"`weighting.weights`: there is no task '{unknown[0]}' in training ({', '.join(root.tasks)}).")
@@ -99,8 +124,30 @@ def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[]
         raise UserError(
             f"`batch_size`: expected at most the {len(root.frames['train'])} training images, found {config.batch_size}."
         )
-    network = make_network(config, root.tasks).to(device)
-    return Training(config, DenseFolder(run), root, network, _trainer(config, root, network, run, stop, device), device)
+    with torch.device("meta"):
+        network = make_network(config, root.tasks)
+    height, width = root.size
+    if height % network.divisor or width % network.divisor:
+        raise UserError(
+            f"{root.path}: expected images whose sides divide by {network.divisor}, found {height}x{width}."
+        )
+    copies = (3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema)  # weights, gradients, optimiser, average
+    needed = copies * sum(p.numel() * p.element_size() for p in network.parameters())
+    refuse_beyond(available_memory(device), needed, "the network and its optimiser need", "lower network.filters")
+    _refuse_weighting(config, network)
+
+
+def _refuse_weighting(config: RunConfig, network: DenseNetwork) -> None:
+    """Raises UserError where gradients are to be compared that no two tasks have in common."""
+    kind = config.weighting.kind
+    if len(network.tasks) == 1 or not weighting_class(kind).compares_gradients:
+        return
+    needs = "parameters that tasks share" if kind != "gradnorm" else "a last convolution that all tasks share"
+    has = network.parameter_groups()[SHARED] if kind != "gradnorm" else network.last_shared()
+    if not has:
+        raise UserError(
+            f"`weighting.kind`: expected a method with {needs}, whose gradients {kind} compares; found {config.method}."
+        )
 
 
 def _trainer(
@@ -139,49 +186,5 @@ def _trainer(
 def train(
     config: RunConfig, data: Path, run: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
-    """Train a run from the beginning, or go on with it; returns its summary.
-
-    Raises UserError for bad input before anything is written, and when a loss is not finite; Interrupted (after a
-    checkpoint) when `stop` says so.
-    """
-    if resume and (run / "config.toml").exists():
-        with held(run, "a run"):
-            return _resumed(config, data, run, stop)
-    refuse_existing(run)
-    training = prepare_training(config, data, run, stop)
-    run.mkdir(parents=True, exist_ok=True)
-    with held(run, "a run"):
-        refuse_existing(run)  # somebody may have been quicker
-        training.folder.start(config, Facts.of(training.root))
-        return _to_the_end(training, None)
-
-
-def _resumed(config: RunConfig, data: Path, run: Path, stop: Callable[[], bool]) -> dict[str, Any]:
-    folder = DenseFolder(run)
-    refuse_differences(folder.config(), config)
-    recover(folder.checkpoints)
-    if (summary := folder.summary()) is not None:
-        folder.checkpoint()
-        return summary
-    training = prepare_training(config, data, run, stop)
-    _refuse_other_data(folder.facts().to_dict(), Facts.of(training.root).to_dict())
-    found = checkpoints(folder.checkpoints)
-    return _to_the_end(training, found[-1] if found else None)
-
-
-def _refuse_other_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for key, value in before.items():
-        if value != now[key]:
-            raise UserError(f"--data: expected the {key} that the run began with, found another root.")
-
-
-def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
-    keep_memory()
-    try:
-        training.run(last)
-    except NotFiniteError as problem:
-        raise UserError(
-            f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
-            f"lower optimizer.lr or set optimizer.clip, and begin a new run."
-        ) from None
-    return training.folder.write_summary(training.summary())
+    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`."""
+    return train_run(DenseFolder(run), config, lambda _: prepare_training(config, data, run, stop), resume)

@@ -105,9 +105,11 @@ def predict(
     from dense_tasks.predicting import predict_files
     from dense_tasks.runs import load_run
     from mtan_core.choices import choose_checkpoint
+    from mtan_core.files import check_output
 
     if out.exists() and not out.is_dir():
         raise UserError(f"--out: expected a folder, found a file: {out}.")
+    check_output(out / "image.png")
     written = predict_files(load_run(run, choose_checkpoint(checkpoint), device), images, out, masks)
     if as_json:
         print(json.dumps(written))

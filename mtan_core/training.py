@@ -1,0 +1,109 @@
+"""From parts put together to a finished run: what every kind of training does before, around and after the loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, recover
+from mtan_core.config import Frozen
+from mtan_core.errors import UserError
+from mtan_core.files import held
+from mtan_core.loop import Trainer
+from mtan_core.memory import keep_memory
+from mtan_core.runs import Folder, refuse_differences, refuse_existing
+from mtan_core.step import NotFiniteError
+
+
+class Training(ABC):
+    """A run in the making: all parts put together, before or between steps."""
+
+    trainer: Trainer
+
+    @abstractmethod
+    def start(self) -> None:
+        """Write what the run is made of into its folder."""
+
+    @abstractmethod
+    def refuse_other_data(self) -> None:
+        """Raises UserError where the data are not those that the run began with."""
+
+    @abstractmethod
+    def finish(self) -> dict[str, Any]:
+        """Write the summary and return it."""
+
+    def conclude(self) -> None:  # noqa: B027 -- most networks are finished with the last step
+        """Do what is left to do with the network after the last step."""
+
+    def load(self, checkpoint: Path) -> None:
+        """Take the weights that answer from a checkpoint."""
+        load_exactly(self.trainer.training.network, read_tensors(checkpoint, "weights"), str(checkpoint))
+
+    def run(self, last: Path | None) -> None:
+        """Train to the end, from the checkpoint `last` on (None: from the beginning), and write the finished checkpoint."""
+        state = read_state(last) if last else {}
+        if last and state.get("finished"):  # only the summary is lacking
+            self.load(last)
+            self.trainer.recall(state)
+            return
+        if last and state["position"]:  # else it holds the weights to start from, which are loaded
+            self.trainer.restore(last)
+        self.trainer.run()
+        if self.trainer.average:
+            self.trainer.average.swap()
+        self.conclude()
+        self.trainer.save_finished()
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Frozen)
+
+
+def train_run(
+    folder: Folder[AnyConfig], config: AnyConfig, prepare: Callable[[Path | None], Training], resume: bool = False
+) -> dict[str, Any]:
+    """Train a run from the beginning, or go on with it; returns its summary.
+
+    `prepare` puts the parts together, without writing anything, and is told the checkpoint to go on from. Raises UserError
+    for bad input before anything is written, and when a loss is not finite; Interrupted (after a checkpoint) when the
+    trainer's `stop` says so.
+    """
+    if resume and (folder.path / "config.toml").exists():
+        with held(folder.path, "a run"):
+            return _resumed(folder, config, prepare)
+    refuse_existing(folder.path)
+    training = prepare(None)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with held(folder.path, "a run"):
+        refuse_existing(folder.path)  # somebody may have been quicker
+        training.start()
+        return _to_the_end(training, None)
+
+
+def _resumed(
+    folder: Folder[AnyConfig], config: AnyConfig, prepare: Callable[[Path | None], Training]
+) -> dict[str, Any]:
+    refuse_differences(folder.config(), config)
+    recover(folder.checkpoints)
+    if (summary := folder.summary()) is not None:
+        folder.checkpoint()
+        return summary
+    found = checkpoints(folder.checkpoints)
+    last = found[-1] if found else None
+    training = prepare(last)
+    if last:
+        training.refuse_other_data()
+    else:
+        training.start()
+    return _to_the_end(training, last)
+
+
+def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
+    keep_memory()
+    try:
+        training.run(last)
+    except NotFiniteError as problem:
+        raise UserError(
+            f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
+            f"lower optimizer.lr or set optimizer.clip, and begin a new run."
+        ) from None
+    return training.finish()
