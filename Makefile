@@ -45,9 +45,11 @@ lint: .venv/.installed-dev  ## check style and format
 types: .venv/.installed-dev  ## check types
 	$(BIN)/mypy
 
-reference: install  ## write docs/configuration.md and docs/configuration.schema.json anew
+reference: install  ## write the pages and schemas of the configurations in docs/ anew
 	$(BIN)/mtan decathlon configuration > docs/configuration.md
 	$(BIN)/mtan decathlon configuration --json > docs/configuration.schema.json
+	$(BIN)/mtan dense configuration > docs/dense-configuration.md
+	$(BIN)/mtan dense configuration --json > docs/dense-configuration.schema.json
 
 constraints:  ## look up the newest dependencies and pin them in constraints.txt
 	$(PYTHON) -m venv --clear build/constraints

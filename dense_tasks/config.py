@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from dense_tasks.datasets import DATASETS
 from dense_tasks.networks import methods
@@ -59,6 +59,15 @@ class AugmentConfig(Frozen):
     mirror: bool = Field(False, description="mirror half of the images")
 
 
+class DenseOptimizerConfig(OptimizerConfig):
+    """The optimiser and its learning rate."""
+
+    kind: Literal["sgd", "adamw"] = Field("adamw", description="SGD with Nesterov momentum, or AdamW")
+    lr: float = Field(1e-4, gt=0, description="learning rate; a phase can have its own")
+    weight_decay: NonNegativeFloat = Field(0.0, description="weight decay")
+    schedule: Literal["constant", "step", "cosine"] = Field("constant", description="learning rate over a phase")
+
+
 class PhaseConfig(Frozen):
     """A stretch of training."""
 
@@ -96,7 +105,7 @@ class RunConfig(Frozen):
     evaluate_every: PositiveInt = Field(1, description="epochs between validations")
     network: NetworkConfig = NetworkConfig()
     weighting: WeightingConfig = WeightingConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(kind="adamw", lr=1e-4, weight_decay=0.0, schedule="constant")
+    optimizer: DenseOptimizerConfig = DenseOptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     phases: tuple[PhaseConfig, ...] = Field(

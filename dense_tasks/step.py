@@ -15,7 +15,8 @@ from mtan_core.step import Outcome, Step, autocast
 
 @dataclass
 class DenseStep(Step):
-    """One forward gives all tasks' predictions; a task without any label in the batch is left out of the step."""
+    """One forward gives all tasks' predictions; a task without any label in the batch is left out of the step:
+    nothing that it owns learns, whatever momentum and weight decay say."""
 
     network: DenseNetwork
     tasks: Mapping[str, Task] = field(kw_only=True)
@@ -24,7 +25,12 @@ class DenseStep(Step):
         (batch,) = batches.values()
         losses, outcomes = self.losses(batch)
         if losses:
-            self.weighting.backward(losses, self.parameters(), self._metrics(outcomes))
+            parameters = self.parameters()
+            self.weighting.backward(losses, parameters, self._metrics(outcomes))
+            for task, own in parameters.own.items():
+                if task not in losses:  # what ran together with labelled tasks has gradients of zero
+                    for parameter in own:
+                        parameter.grad = None
         return outcomes
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Dense runs: train, evaluate, predict, import-weights, methods, presets."""
+"""Dense runs: train, evaluate, predict, import-weights, methods, presets, configuration."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def train(
         str | None, typer.Option(metavar="NAME", help="A preset, see `presets` (default: segnet).")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A configuration file (TOML).", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="A configuration file (TOML), see `configuration`.", exists=True, dir_okay=False)
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -173,3 +173,13 @@ def presets(as_json: Json = False) -> None:
         return
     rows = [(name, f"{c['parameters']:,}", f"{c['pool_parameters']:,}") for name, c in counts.items()]
     print_table("presets", ("name", "parameters", "shared"), rows)
+
+
+@app.command(rich_help_panel="Training")
+def configuration(
+    as_json: Annotated[bool, typer.Option("--json", help="The JSON schema instead, for editors and scripts.")] = False,
+) -> None:
+    """Print the reference of the configuration: every key with its values, default and meaning, and the presets."""
+    from dense_tasks.reference import json_schema, markdown
+
+    print(json.dumps(json_schema(), indent=2) if as_json else markdown(), end="\n" if as_json else "")
