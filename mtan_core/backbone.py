@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mtan_core.backbone_graph import Traced, moved_buffers, varies
+from mtan_core.backbone_graph import Traced, Walk, moved_buffers, varies
 from mtan_core.backbone_nodes import default_nodes, existing, stages_of
 from mtan_core.errors import UserError
 from mtan_core.network import owner_of
@@ -27,18 +27,20 @@ class Backbone(nn.Module):
     A node is named as torchvision's feature extraction names it, mostly a module's path (`layer2.1.relu`, also `layer2`: its
     last). Without names the last module of every size ends a stage. What lies behind the last node is left out. The
     module's batch norms become `TaskNorm`s, which keep its learnt values; its dropout and stochastic depth are switched off,
-    as steps must be repeatable. `size` is the side of the images, in pixels. The module given is not changed. Raises
-    UserError for nodes that do not exist or do not fit together, and for a module that tasks cannot share.
+    as steps must be repeatable. `size` is the side of the images, in pixels, `named` what messages call it. The module given stays.
+    Raises UserError for nodes that do not exist or do not fit together, and for a module that tasks cannot share.
     """
 
-    def __init__(self, module: nn.Module, nodes: Sequence[str], norm: NormMode, size: int) -> None:
+    def __init__(
+        self, module: nn.Module, nodes: Sequence[str], norm: NormMode, size: int, named: str = "`image_size`"
+    ) -> None:
         super().__init__()
         with torch.device("cpu"):
             module = _own_copy(module)
-            traced = Traced(module, size)
+            traced = Traced(module, size, named)
             if traced.problem and not nodes:
                 raise UserError(
-                    f"`pool`: expected a network for images of {size} pixels (`image_size`), found one that fails: {traced.problem}; "
+                    f"`pool`: expected a network for images of {size} pixels ({named}), found one that fails: {traced.problem}; "
                     "if that is behind the nodes to tap, name those by `network.nodes`."
                 )
             self.nodes = [existing(node, traced.maps, traced.problem) for node in nodes] or default_nodes(traced.maps)
@@ -51,6 +53,20 @@ class Backbone(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 h w"], segments: Segments) -> list[Tap]:
         self._now.segments = segments
         return [Tap(features, features) for features in self.body(images)]
+
+    def walk(self, images: Float[Tensor, "batch 3 h w"], segments: Segments) -> Generator[Tensor, Tensor, None]:
+        """The tapped maps one after the other; after each, the network goes on with what is sent in its place."""
+        self._now.segments = segments
+        return Walk(self.body).through(images)
+
+    @property
+    def last_layer(self) -> nn.Conv2d | nn.Linear | None:
+        """The convolution or matrix that is run last."""
+        called = [
+            self.body.get_submodule(str(node.target)) for node in self.body.graph.nodes if node.op == "call_module"
+        ]
+        layers = [part for module in called for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+        return layers[-1] if layers else None
 
 
 class _Now(threading.local):

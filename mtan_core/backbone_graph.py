@@ -5,7 +5,7 @@ import inspect
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mtan_core.errors import UserError
 
 Shape = tuple[int, ...]
+
+
+TAPPED = "tapped"  # in what a graph knows of a node: its map, if it is one of those to tap
 
 
 class Map(NamedTuple):
@@ -97,8 +100,8 @@ class Traced:
     does not grow with the image is no map). The pass may end early, at `problem`, as a classifier of another size does.
     """
 
-    def __init__(self, module: nn.Module, size: int) -> None:
-        """Raises UserError for a module that torch cannot trace, or that takes no such images."""
+    def __init__(self, module: nn.Module, size: int, named: str = "`image_size`") -> None:
+        """`named`: what the size is called. Raises UserError for a module that torch cannot trace, or that takes no such images."""
         tracer = _Tracer()
         try:
             self.graph = fx.GraphModule(module, tracer.trace(module.eval()))
@@ -114,7 +117,7 @@ class Traced:
         self.maps: Maps = {name: made for name, made in shapes.items() if made is not None}
         if self.problem and not self.maps:
             raise UserError(
-                f"`pool`: expected a network for images of {size} pixels (`image_size`), found one that fails: "
+                f"`pool`: expected a network for images of {size} pixels ({named}), found one that fails: "
                 f"{_own_words(module, size) or self.problem}."
             )
 
@@ -136,6 +139,7 @@ class Traced:
             graph.erase_node(node)
         given = []
         for name, node in zip(chosen, nodes, strict=True):
+            node.meta |= {TAPPED: self.maps[name], "changed": name in self.changed}
             with graph.inserting_after(node):
                 if name in self.changed:
                     node = graph.call_method("clone", (node,))
@@ -146,6 +150,25 @@ class Traced:
         graph.output(tuple(given))
         graph.eliminate_dead_code(_is_needed)
         return fx.GraphModule(self.graph, graph)
+
+
+class Walk(fx.Interpreter):
+    """A pass of a body that stops at every tapped node, so that networks side by side can mix their features there."""
+
+    def through(self, images: Tensor) -> Generator[Tensor, Tensor, None]:
+        """Gives each tapped map, channels first, and goes on with what is sent in its place, of the same shape."""
+        self.args_iter = iter([images])
+        for node in self.graph.nodes:
+            if node.op == "output":
+                return
+            value = self.run_node(node)
+            if tapped := node.meta.get(TAPPED):
+                value = yield value.permute(0, 3, 1, 2) if tapped.channels_last else value
+                value = value.permute(0, 2, 3, 1) if tapped.channels_last else value
+                value = value.clone() if node.meta["changed"] else value  # others may read it too
+            self.env[node] = value
+            for used in self.user_to_last_uses.get(node, ()):
+                del self.env[used]
 
 
 def _is_needed(node: fx.Node) -> bool:

@@ -80,7 +80,7 @@ def _attribute(module: str, attribute: str) -> Any:
         if problem.name is None or not f"{module}.".startswith(f"{problem.name}."):
             raise UserError(f"`pool`: expected to import {module}, found {_told(problem)}.") from None
         raise UserError(
-            "`pool`: expected wrn, resnet26, torchvision:NAME, timm:NAME or MODULE:CALLABLE, found "
+            "`pool`: expected torchvision:NAME, timm:NAME or MODULE:CALLABLE, found "
             f"'{module}:{attribute}', and no module {problem.name} here or among the installed ones."
         ) from None
     except AttributeError as problem:

@@ -79,8 +79,8 @@ class DenseNetwork(TaskNetwork, ABC):
         """Each task's attention masks, in the order of the stages. Raises UserError where there are none."""
         raise UserError("Expected a network with attention masks, found one of a method without.")
 
-    def last_shared(self) -> nn.Conv2d | None:
-        """The pool's last convolution, which all tasks' gradients pass (GradNorm); None where they share no such."""
+    def last_shared(self) -> nn.Conv2d | nn.Linear | None:
+        """The pool's last convolution (or matrix), which all tasks' gradients pass (GradNorm); None where they share no such."""
         return None
 
     def task_norms(self) -> list[TaskNorm]:

@@ -17,30 +17,40 @@ MaskActivation = Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"
 
 
 class Mask(nn.Module):
-    """One task's mask at one stage: 1x1 conv, batch norm, ReLU, 1x1 conv, batch norm (the activation is the stage's)."""
+    """One task's mask at one stage: 1x1 conv, batch norm, ReLU, 1x1 conv, batch norm (the activation is the stage's).
 
-    def __init__(self, gate_channels: int, channels: int) -> None:
+    `hidden`: the channels between the convolutions (default: as many as there are to mask).
+    """
+
+    def __init__(self, gate_channels: int, channels: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(gate_channels, channels, 1)
-        self.norm1 = OwnNorm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 1)
+        hidden = hidden or channels
+        self.conv1 = nn.Conv2d(gate_channels, hidden, 1)
+        self.norm1 = OwnNorm(hidden)
+        self.conv2 = nn.Conv2d(hidden, channels, 1)
         self.norm2 = OwnNorm(channels)
 
 
 class MaskedStage(nn.Module):
-    """All tasks' masks at one stage. `carried_channels` is 0 where nothing came before.
+    """All tasks' masks at one stage. `carried_channels` is 0 where nothing came before; for `hidden` see `Mask`.
 
     `activation`: "sigmoid" (the paper); the softmaxes over channels or pixels show why not; "ones" switches the masks off
     (an ablation). A tap may have the rows of the joint batch, or those of the images that all tasks look at.
     """
 
-    def __init__(self, tap: StageChannels, carried_channels: int, activation: MaskActivation = "sigmoid") -> None:
+    def __init__(
+        self,
+        tap: StageChannels,
+        carried_channels: int,
+        activation: MaskActivation = "sigmoid",
+        hidden: int | None = None,
+    ) -> None:
         super().__init__()
-        self.tap, self.carried_channels, self.activation = tap, carried_channels, activation
+        self.tap, self.carried_channels, self.activation, self.hidden = tap, carried_channels, activation, hidden
         self.masks = nn.ModuleDict()
 
     def add_task(self, task: str) -> None:
-        self.masks[task] = Mask(self.tap.gate + self.carried_channels, self.tap.features)
+        self.masks[task] = Mask(self.tap.gate + self.carried_channels, self.tap.features, self.hidden)
 
     def select(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch channels h w"]:
         """What each task's mask leaves of the features."""
@@ -168,7 +178,7 @@ class Ladder(nn.Module):
     def forward(self, taps: Sequence[Tap], segments: Segments) -> Float[Tensor, "batch out h w"]:
         carried = None
         for stage, tap in zip(self.stages, taps, strict=True):
-            carried = stage(tap, carried, segments)
+            carried = stage(tap, fitted(carried, tap), segments)
         assert carried is not None
         return carried
 
@@ -177,6 +187,7 @@ class Ladder(nn.Module):
         carried: Tensor | None = None
         masks = []
         for stage, tap in zip(self.stages, taps, strict=True):
+            carried = fitted(carried, tap)
             masks.append(stage.mask(tap.gate, carried, segments))  # type: ignore[operator]
             carried = stage(tap, carried, segments)
         return masks
@@ -234,3 +245,10 @@ class DenseLadder(nn.Module):
 def repeated(rows: Float[Tensor, "images _ h w"], segments: Segments) -> Float[Tensor, "batch _ h w"]:
     """Rows that all tasks look at, once for each task; rows of a joint batch as they are."""
     return rows if len(rows) == sum(segments.sizes) else torch.cat([rows] * len(segments.tasks))
+
+
+def fitted(carried: Float[Tensor, "batch _ _ _"] | None, tap: Tap) -> Float[Tensor, "batch _ h w"] | None:
+    """What is carried at the size of the tap, which differs by a pixel where a network rounds sizes otherwise."""
+    if carried is None or carried.shape[2:] == tap.gate.shape[2:]:
+        return carried
+    return F.adaptive_max_pool2d(carried, tap.gate.shape[2:])

@@ -1,4 +1,4 @@
-"""The networks of dense tasks: MTAN and what its paper compares it with, on SegNet.
+"""The networks of dense tasks: MTAN and what its paper compares it with, on SegNet, and some of them on other pools.
 
 A network is one file here that defines `METHOD`; it is found by being there. All of them are called alike:
 `network(images)` gives `{task: raw output}`.
@@ -10,7 +10,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
-from dense_tasks.networks.method import DenseMethod, Options, Tasks
+from dense_tasks.networks.method import SEGNET, DenseMethod, Options, Tasks
 from mtan_core.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -56,11 +56,20 @@ def build_network(
         if name not in known:
             raise UserError(f"There is no network option '{name}'{nearest(name, known)}.")
     chosen = Options(**{**(found.paper if paper else {}), **options})
-    if chosen.filters is None:
-        chosen = replace(chosen, filters=found.filters)
-    network = found.build(tasks, chosen)
-    initialise(network, chosen.initialisation)
+    if chosen.pool == SEGNET:
+        network = found.build(tasks, replace(chosen, filters=chosen.filters or found.filters))
+        initialise(network, chosen.initialisation)
+    elif found.on_backbone is None:
+        raise UserError(unsuited(method, chosen.pool))
+    else:
+        network = found.on_backbone(tasks, chosen)
     return network.to(memory_format=torch.channels_last) if channels_last else network
+
+
+def unsuited(method: str, pool: str) -> str:
+    """What to say of a method that is not made on a pool."""
+    able = ", ".join(name for name, other in methods().items() if other.on_backbone)
+    return f"`method`: on the pool {pool} there are {able}, found {method}, which there is on {SEGNET} only."
 
 
 def parameter_counts(network: "DenseNetwork") -> dict[str, int]:

@@ -10,11 +10,18 @@ def build(tasks: Tasks, options: Options) -> DenseNetwork:
     return SegNetCrossStitch(tasks, options)
 
 
+def on_backbone(tasks: Tasks, options: Options) -> DenseNetwork:
+    from dense_tasks.networks.backbones import cross_stitch
+
+    return cross_stitch(tasks, options)
+
+
 METHOD = DenseMethod(
     name="cross-stitch",
-    summary="A SegNet for each task; between the stages each reads a learnt mix of all.",
+    summary="A network for each task; between the stages each reads a learnt mix of all.",
     source="Misra, Shrivastava, Gupta, Hebert, Cross-stitch networks for multi-task learning, CVPR 2016",
     build=build,
+    on_backbone=on_backbone,
     paper={"stitches": "row", "stitch_start": None, "initialisation": "xavier_uniform"},
     published_multiple=3.0,
 )
