@@ -1,24 +1,16 @@
-"""Figures of a run, from plain data: accuracies, curves over epochs, and masks beside the images they were computed from."""
+"""Figures of a run, from plain data: accuracies, and masks beside the images they were computed from."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtan_core.figures import saved
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+from mtan_core.figures import COLOURS, saved
 
 Mask = NDArray[np.floating[Any]]  # (H, W), values in [0, 1]
 MaskRow = tuple[str, NDArray[np.uint8], Sequence[tuple[str, Mask]]]
-
-# Okabe and Ito's palette, made for colour-blind readers; with the line styles it tells ten domains and more apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-_STYLES = ("-", "--", ":")
 
 
 def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Mapping[str, float]], title: str) -> None:
@@ -35,7 +27,7 @@ def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Map
             rows = [row for row, name in enumerate(domains) if name in values]
             percent = [100 * values[domains[row]] for row in rows]
             heights = [row + (place - (len(accuracy) - 1) / 2) * thickness for row in rows]
-            colour = "#b0b0b0" if series == "chance" else _COLOURS[place % len(_COLOURS)]
+            colour = "#b0b0b0" if series == "chance" else COLOURS[place % len(COLOURS)]
             bars = axes.barh(heights, percent, height=0.92 * thickness, color=colour, label=series)
             axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=7)
         axes.set_yticks(range(len(domains)), list(domains))
@@ -43,64 +35,6 @@ def accuracy_bars(path: Path, domains: Sequence[str], accuracy: Mapping[str, Map
         axes.grid(visible=False, axis="y")
         axes.set(xlim=(0, 107), xticks=range(0, 101, 20), xlabel="accuracy (%)", title=title)
         figure.legend(loc="outside lower center", ncols=len(accuracy), frameon=False)
-
-
-def training_curves(path: Path, metrics: "pd.DataFrame", title: str = "Training") -> None:
-    """Loss, loss weight, training and validation accuracy of each domain over the epochs.
-
-    `metrics` has a row per epoch and domain with the columns epoch, domain, loss, weight, accuracy and val_accuracy
-    (null where it was not measured; a panel without any value is left out). Raises ValueError for a missing column.
-    """
-    panels = {
-        "loss": "training loss",
-        "weight": "weight of the loss",
-        "accuracy": "training accuracy (%)",
-        "val_accuracy": "validation accuracy (%)",
-    }
-    absent = [column for column in ("epoch", "domain", *panels) if column not in metrics]
-    if absent:
-        raise ValueError(
-            f"training_curves: expected a column '{absent[0]}', found {', '.join(map(str, metrics.columns))}."
-        )
-    shown = [column for column in panels if metrics[column].notna().any()]
-    if not shown:
-        raise ValueError("training_curves: expected at least one measured value, found none.")
-    domains = sorted(metrics["domain"].unique())
-    rows = (len(shown) + 1) // 2
-    with saved(path, 9, 0.9 + 2.7 * rows + 0.2 * (len(domains) // 5)) as figure:
-        for place, column in enumerate(shown, start=1):
-            axes = figure.add_subplot(rows, min(2, len(shown)), place)
-            _curves(axes, metrics, column, domains)
-            axes.set(title=panels[column], xlabel="epoch")
-        figure.suptitle(title)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, handlelength=3)
-
-
-def _curves(axes: "Axes", metrics: "pd.DataFrame", column: str, domains: Sequence[str]) -> None:
-    """One line per domain; a domain's colour and line style are the same in every panel."""
-    from matplotlib.ticker import MaxNLocator
-
-    scale = 100 if "accuracy" in column else 1
-    for place, domain in enumerate(domains):
-        own = metrics[metrics["domain"] == domain].sort_values("epoch").dropna(subset=[column])
-        axes.plot(
-            own["epoch"].to_numpy(),
-            scale * own[column].to_numpy(dtype=float),
-            color=_COLOURS[place % len(_COLOURS)],
-            linestyle=_STYLES[place // len(_COLOURS) % len(_STYLES)],
-            linewidth=1.5,
-            marker="o" if len(own) < 3 else "",
-            label=domain,
-        )
-    first, last = metrics["epoch"].min(), metrics["epoch"].max()
-    margin = max(0.25, 0.02 * (last - first))
-    axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if scale == 100:
-        axes.set_ylim(0, 102)
-    else:
-        axes.set_ylim(bottom=0)
 
 
 def mask_grid(path: Path, rows: Sequence[MaskRow], title: str = "") -> None:

@@ -12,12 +12,13 @@ import torch
 from decathlon.config import load_config
 from decathlon.data.prepare import prepare
 from decathlon.data.store import Store, open_store
-from decathlon.figures import MaskRow, accuracy_bars, mask_grid, training_curves
+from decathlon.figures import MaskRow, accuracy_bars, mask_grid
 from decathlon.miniature import write_miniature
 from decathlon.reports import evaluate_run, submit_run
 from decathlon.runs import Run, load_run
 from decathlon.submission import Scored, score_results, validate_results
 from decathlon.training import train
+from mtan_core.curves import training_curves
 from mtan_core.errors import UserError
 from mtan_core.files import write_json
 from mtan_core.stopping import stoppable

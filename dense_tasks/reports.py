@@ -14,12 +14,18 @@ from dense_tasks.evaluation import evaluate, measures
 from dense_tasks.import_weights import Imported, import_network
 from dense_tasks.metrics import SCHEMES, Scheme, delta_mtl
 from dense_tasks.networks import build_network, methods, parameter_counts
-from dense_tasks.runs import DenseRun, Facts, load_run, make_network, write_imported
+from dense_tasks.runs import DenseFolder, DenseRun, Facts, load_run, make_network, write_imported
 from dense_tasks.tasks import choose_tasks, tasks
 from mtan_core.choices import Choice
+from mtan_core.curves import Panel, training_curves
 from mtan_core.dense import DenseNetwork
 from mtan_core.errors import UserError, nearest
 from mtan_core.tables import print_table
+
+CURVES = {
+    "loss": Panel("training loss"), "weight": Panel("weight of the loss"), "val_loss": Panel("validation loss"),
+    "val_key_metric": Panel("val: key metric (%)", share=True),
+}  # fmt: skip
 
 
 def evaluate_run(
@@ -77,6 +83,22 @@ def print_measures(title: str, results: Mapping[str, Mapping[str, Any]]) -> None
         for name, value in own.items()
     ]
     print_table(title, ("task", "measure", "value"), rows)
+
+
+def draw_curves(path: Path, figure: Path) -> None:
+    """Draw a run's losses, weights and validation over its epochs. Raises UserError for one that was not trained here."""
+    import pandas as pd
+
+    folder, table = DenseFolder(path), path / "metrics.parquet"
+    folder.config()  # refuses what is no dense run
+    if not table.is_file():
+        raise UserError(f"--figure: expected a run with metrics.parquet, found none in {path}.")
+    metrics, known = pd.read_parquet(table), folder.facts().tasks
+    firsts = {
+        f"val_{task.measures[0].name}": Panel(f"val: {task.measures[0].name} ({name})") for name, task in known.items()
+    }
+    present = {column: panel for column, panel in {**CURVES, **firsts}.items() if column in metrics}
+    training_curves(figure, metrics, str(path), "task", present)
 
 
 def import_run(file: Path, run: Path, task: str | None) -> dict[str, Any]:

@@ -72,14 +72,21 @@ def evaluate(
     against: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Also give Delta-MTL against this run of single-task networks.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Also draw losses, weights and validation over the run's epochs, as a PNG.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass; no result depends on it.")] = 4,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Every task's metrics of a run on a split, over all of its pixels."""
-    from dense_tasks.reports import evaluate_run, print_measures
+    from dense_tasks.reports import draw_curves, evaluate_run, print_measures
     from mtan_core.choices import choose_checkpoint
+    from mtan_core.files import check_output
 
+    if figure:
+        check_output(figure, (".png",))
+        draw_curves(run, figure)
     document = evaluate_run(run, data, split, choose_checkpoint(checkpoint), metric, against, batch_size, device)
     if as_json:
         print(json.dumps(document))

@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from decathlon.figures import MaskRow, accuracy_bars, mask_grid, training_curves
+from decathlon.figures import MaskRow, accuracy_bars, mask_grid
 from decathlon.specs import official_domains
+from mtan_core.curves import training_curves
 
 DOMAINS = list(official_domains())
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from dense_tasks import load_run
 from dense_tasks.config import load_config
@@ -210,6 +211,19 @@ def test_a_step_without_any_label_of_a_task_moves_nothing_of_it(tmp_path: Path) 
 
 
 # Answers
+
+
+def test_curves_are_drawn(mtan: Mtan, root: Path, trained: Path, tmp_path: Path) -> None:
+    words = ("dense", "evaluate", trained, "--data", root, "--json", "--figure")
+    document(mtan(*words, tmp_path / "curves.png"))
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.format == "PNG" and min(picture.size) > 500
+    outcome = mtan(*words, tmp_path / "curves.pdf")
+    assert outcome.code == 2 and not (tmp_path / "curves.pdf").exists()
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/metrics.parquet").unlink()  # as an imported run
+    outcome = mtan("dense", "evaluate", tmp_path / "run", "--data", root, "--figure", tmp_path / "none.png")
+    assert outcome.code == 2 and "metrics.parquet" in outcome.err and not (tmp_path / "none.png").exists()
 
 
 def test_answers_do_not_depend_on_the_batch_size(mtan: Mtan, root: Path, trained: Path) -> None:
