@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from dense_tasks.datasets import DATASETS
-from dense_tasks.networks import methods
+from dense_tasks.networks import methods, unsuited
+from dense_tasks.networks.method import DEEPLAB, SEGNET
 from mtan_core import config as core
 from mtan_core.config import CheckpointConfig, Frozen, Names, OptimizerConfig, Share, WeightingConfig, dump_config
 from mtan_core.errors import nearest
@@ -18,6 +19,15 @@ __all__ = ["RunConfig", "config_keys", "dump_config", "load_config", "parse_conf
 def _known_method(name: str) -> str:
     if name not in methods():
         raise ValueError(f"there is no method '{name}'{nearest(name, methods())}")
+    return name
+
+
+def _known_pool(name: str) -> str:
+    own = (SEGNET, DEEPLAB)
+    if name not in own and not all(name.partition(":")):
+        raise ValueError(
+            f"expected {', '.join(own)}, torchvision:NAME, timm:NAME or MODULE:CALLABLE, found '{name}'{nearest(name, own)}"
+        )
     return name
 
 
@@ -32,7 +42,13 @@ class NetworkConfig(Frozen):
 
     paper: bool = Field(False, description="as in the authors' code, odd as it may be")
     filters: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
-        (), max_length=8, description="channels of the stages, from full resolution down (default: the method's own)"
+        (),
+        max_length=8,
+        description="SegNet's channels by stage, from full resolution down (default: the method's own)",
+    )
+    nodes: Names = Field(
+        (),
+        description="where torchvision:NAME, timm:NAME or MODULE:CALLABLE is tapped (default: wherever its maps change in size)",
     )
     mask_activation: Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"] | None = Field(
         None, description="activation of the masks; ones switches them off"
@@ -46,7 +62,7 @@ class NetworkConfig(Frozen):
 
     def options(self) -> dict[str, Any]:
         """What is given of the network's options."""
-        given = self.model_dump(exclude={"paper", "filters"}, exclude_none=True)
+        given = self.model_dump(exclude={"paper", "filters", "nodes"}, exclude_none=True)
         return {**given, **({"filters": self.filters} if self.filters else {})}
 
 
@@ -92,6 +108,11 @@ class RunConfig(Frozen):
     method: Annotated[str, AfterValidator(_known_method)] = Field(
         "mtan", description="how tasks share a network, see `methods`", json_schema_extra={"enum": [*methods()]}
     )
+    pool: Annotated[str, AfterValidator(_known_pool)] = Field(
+        SEGNET,
+        description="the network that tasks share, or have one of each: segnet, deeplab-resnet50, torchvision:NAME, timm:NAME, or "
+        "MODULE:CALLABLE of your own",
+    )
     norm: Literal["domain", "statistics", "shared"] = Field(
         "domain", description="what tasks share of batch norms that see each task's features apart"
     )
@@ -116,7 +137,18 @@ class RunConfig(Frozen):
     def _consistent(self) -> "RunConfig":
         if self.network.filters and len(self.network.filters) < 2:
             raise ValueError(f"`network.filters` must be at least two numbers, found {self.network.filters}")
-        return self
+        if self.pool == SEGNET or methods()[self.method].on_backbone:
+            self._refuse_options_of_other_pools()
+            return self
+        raise ValueError(unsuited(self.method, self.pool))
+
+    def _refuse_options_of_other_pools(self) -> None:
+        if self.network.filters and self.pool != SEGNET:
+            raise ValueError(f"`network.filters` are those of segnet, found `pool` {self.pool}")
+        if self.network.nodes and self.pool in (SEGNET, DEEPLAB):
+            raise ValueError(
+                f"`network.nodes` are those of torchvision:NAME, timm:NAME or MODULE:CALLABLE, found `pool` {self.pool}"
+            )
 
 
 KIND = core.Kind(RunConfig, "dense_tasks", "segnet")

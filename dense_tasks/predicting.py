@@ -61,8 +61,8 @@ def _refuse_collisions(files: Sequence[Path], out: Path, masks: bool) -> None:
 
 @torch.inference_mode()
 def _refuse_without_masks(run: DenseRun) -> None:
-    side = run.network.raw.divisor
-    run.network.raw.masks(torch.zeros(1, 3, side, side, device=run.device))
+    size = run.facts.size or (run.network.raw.divisor,) * 2
+    run.network.raw.masks(torch.zeros(1, 3, *size, device=run.device))
 
 
 @torch.inference_mode()

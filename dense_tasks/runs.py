@@ -100,13 +100,14 @@ class DenseRun:
     device: torch.device
 
 
-def make_network(config: RunConfig, tasks: Mapping[str, Task]) -> DenseNetwork:
-    """The network of a configuration with fresh weights, which the seed determines."""
+def make_network(config: RunConfig, tasks: Mapping[str, Task], size: tuple[int, int] | None = None) -> DenseNetwork:
+    """The network of a configuration for images of that size (height, width), with fresh weights, which the seed determines."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_network(
             config.method, {name: task.channels for name, task in tasks.items()}, paper=config.network.paper,
-            channels_last=config.channels_last, norm=config.norm, **config.network.options(),
+            channels_last=config.channels_last, norm=config.norm, pool=config.pool, nodes=config.network.nodes, size=size,
+            **config.network.options(),
         )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def load_run(path: str | Path, checkpoint: Choice = "last", device: str | None =
     """Load a run in evaluation mode. Raises UserError when its files are missing, damaged or of another network."""
     folder = DenseFolder(Path(path))
     config, facts = folder.config(), folder.facts()
-    network = make_network(config, facts.tasks)
+    network = make_network(config, facts.tasks, facts.size)
     where = folder.checkpoint(checkpoint)
     load_exactly(network, read_tensors(where, "weights"), str(where))
     if config.threads:

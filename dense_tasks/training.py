@@ -22,7 +22,7 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
-from mtan_core.loop import Columns, Phase, Row, Trainer
+from mtan_core.loop import Columns, Phase, Report, Row, Trainer, report_nothing
 from mtan_core.memory import available_memory, refuse_beyond
 from mtan_core.norm import SHARED
 from mtan_core.optimizers import make_optimizer
@@ -66,7 +66,7 @@ class Training(core.Training):
         """Results by the rule that chose them: of the last epoch, the mean of the last ten, and of the best epoch."""
         trainer, config = self.trainer, self.config
         return {
-            "kind": "dense", "method": config.method, "weighting": config.weighting.kind, "seed": config.seed,
+            "kind": "dense", "method": config.method, "pool": config.pool, "weighting": config.weighting.kind, "seed": config.seed,
             "dataset": self.root.dataset.name, "tasks": list(self.root.tasks), "size": list(self.root.size),
             "metric": config.metric, **parameter_counts(self.network),
             "steps": trainer.position.steps, "epochs": trainer.position.epochs, "images": trainer.images,
@@ -111,7 +111,7 @@ def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[]
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     _refuse_what_cannot_be(config, root, device)
-    network = make_network(config, root.tasks).to(device)
+    network = make_network(config, root.tasks, root.size).to(device)
     return Training(config, DenseFolder(run), root, network, _trainer(config, root, network, run, stop, device), device)
 
 
@@ -125,7 +125,7 @@ def _refuse_what_cannot_be(config: RunConfig, root: Root, device: torch.device) 
             f"`batch_size`: expected at most the {len(root.frames['train'])} training images, found {config.batch_size}."
         )
     with torch.device("meta"):
-        network = make_network(config, root.tasks)
+        network = make_network(config, root.tasks, root.size)
     height, width = root.size
     if height % network.divisor or width % network.divisor:
         raise UserError(
@@ -184,7 +184,21 @@ def _trainer(
 
 
 def train(
-    config: RunConfig, data: Path, run: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    data: Path,
+    run: Path,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    report: Report = report_nothing,
 ) -> dict[str, Any]:
-    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`."""
-    return train_run(DenseFolder(run), config, lambda _: prepare_training(config, data, run, stop), resume)
+    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`.
+
+    `report` is told each epoch's rows of metrics and its checkpoint.
+    """
+
+    def prepare(last: Path | None) -> Training:
+        training = prepare_training(config, data, run, stop)
+        training.trainer.report = report
+        return training
+
+    return train_run(DenseFolder(run), config, prepare, resume)

@@ -6,6 +6,7 @@ Pool, heads and ladder are those of Liu et al. 2022 (Auto-Lambda) and of LibMTL 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +25,8 @@ def dilated_resnet50() -> nn.Module:
     """torchvision's ResNet-50 with fresh weights, whose last two layers dilate their 3x3 convolutions (by 2, 4) and keep the size."""
     from torchvision.models import resnet50
 
-    return resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
+    with torch.device("cpu"):
+        return resnet50(weights=None, replace_stride_with_dilation=[False, True, True])
 
 
 def deeplab_head(channels: int, outputs: int) -> nn.Module:

@@ -60,7 +60,7 @@ def build_network(
         network = found.build(tasks, replace(chosen, filters=chosen.filters or found.filters))
         initialise(network, chosen.initialisation)
     elif found.on_backbone is None:
-        raise UserError(unsuited(method, chosen.pool))
+        raise UserError(f"{unsuited(method, chosen.pool)}.")
     else:
         network = found.on_backbone(tasks, chosen)
     return network.to(memory_format=torch.channels_last) if channels_last else network
@@ -69,7 +69,7 @@ def build_network(
 def unsuited(method: str, pool: str) -> str:
     """What to say of a method that is not made on a pool."""
     able = ", ".join(name for name, other in methods().items() if other.on_backbone)
-    return f"`method`: on the pool {pool} there are {able}, found {method}, which there is on {SEGNET} only."
+    return f"`method`: on the pool {pool} there are {able}, found {method}, which there is on {SEGNET} only"
 
 
 def parameter_counts(network: "DenseNetwork") -> dict[str, int]:

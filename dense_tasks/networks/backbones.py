@@ -63,12 +63,12 @@ def open_pool(options: Options) -> Backbone:
 
 @torch.no_grad()
 def _refuse_size(pool: Backbone, size: tuple[int, int]) -> None:
-    """Raises UserError where the network takes squares only; those it was looked at by."""
+    """Raises UserError where the network takes squares only, by which it was looked at."""
     if size[0] == size[1]:
         return
     from mtan_core.dense import whole
 
-    training, images = pool.training, torch.zeros(1, 3, *size)
+    training, images = pool.training, torch.zeros(1, 3, *size, device="cpu")
     try:
         pool.eval()(images, whole(images))
     except Exception as problem:  # whatever a stranger's network may do
