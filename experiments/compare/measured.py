@@ -1,0 +1,124 @@
+"""Finished runs of either kind, as plain facts: what was configured, on what data, and what was measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decathlon.runs import RunFolder
+from dense_tasks.metrics import Measure
+from dense_tasks.runs import DenseFolder
+from mtan_core.errors import UserError
+from mtan_core.runs import Folder
+
+UNLIKE_SEEDS = ("device", "threads")  # these keys, and where checkpoints fall, change at most a run's last bits
+MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One finished run. `measures` are of validation, with the last checkpoint; `data` is what identifies the data."""
+
+    path: Path
+    kind: str  # decathlon or dense
+    config: Mapping[str, Any]  # keys with dots, without the seed and what makes no difference
+    seed: int
+    protocol: str
+    data: Mapping[str, Any]
+    official: tuple[str, ...]  # domains that are the official ones, in their official split sizes
+    measures: Mapping[str, float]
+    better: Mapping[str, bool]  # by measure: whether higher is better
+    main: tuple[str, ...]  # the measures that a short table shows
+    parameters: int | None
+    seconds: float | None
+    summary: Mapping[str, Any] = field(repr=False)
+    tasks: Mapping[str, tuple[Measure, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def commit(self) -> str | None:
+        return self.summary.get("commit")
+
+
+def kind_of(path: Path) -> str:
+    """decathlon or dense. Raises UserError for a folder that is no run."""
+    if (path / "config.toml").is_file():
+        for kind, document in (("decathlon", "domains.json"), ("dense", "tasks.json")):
+            if (path / document).is_file():
+                return kind
+    raise UserError(f"Expected a run's folder (with config.toml and domains.json or tasks.json), found {path}.")
+
+
+def read_runs(paths: Sequence[Path]) -> list[Measured]:
+    """Read finished runs of one kind. Raises UserError for none, one named twice, one unfinished, and runs of two kinds."""
+    if not paths:
+        raise UserError("Expected at least one run's folder, found none.")
+    twice = [path for place, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:place]}]
+    if twice:
+        raise UserError(f"Expected every run once, found {twice[0]} twice.")
+    kinds = {path: kind_of(path) for path in paths}
+    other = [path for path in paths if kinds[path] != kinds[paths[0]]]
+    if other:
+        raise UserError(
+            f"Expected runs of one kind, found {paths[0]} ({kinds[paths[0]]}) and {other[0]} ({kinds[other[0]]})."
+        )
+    return [_decathlon(path) if kinds[path] == "decathlon" else _dense(path) for path in paths]
+
+
+def finished(folder: Folder[Any]) -> dict[str, Any]:
+    """The summary of a run. Raises UserError, by name, for one that is not finished."""
+    summary = folder.summary()
+    if summary is None:
+        raise UserError(
+            f"Expected a finished run, found one without summary.json: {folder.path} (go on with --resume)."
+        )
+    return summary
+
+
+def _decathlon(path: Path) -> Measured:
+    folder = RunFolder(path)
+    config, summary, specs = folder.config(), finished(folder), folder.specs()
+    measures = {name: float(value) for name, value in (summary.get("val_accuracy") or {}).items()}
+    mean = {MEAN: float(summary["mean_val_accuracy"])} if summary.get("mean_val_accuracy") is not None else {}
+    return Measured(
+        path, "decathlon", _comparable(config.model_dump(mode="json")), config.seed, config.protocol,
+        {"domains": list(specs), "divisions": folder.divisions()},
+        tuple(name for name, spec in specs.items() if spec.source == "official"),
+        mean | measures, dict.fromkeys([*mean, *measures], True), tuple(mean),
+        summary.get("parameters"), summary.get("seconds"), summary,
+    )  # fmt: skip
+
+
+def _dense(path: Path) -> Measured:
+    folder = DenseFolder(path)
+    config, summary, facts = folder.config(), finished(folder), folder.facts()
+    found = summary.get("val_last") or {}
+    measures, better = {}, {}
+    for name, task in facts.tasks.items():
+        for measure in task.measures:
+            if measure.name in found.get(name, {}):
+                measures[f"{name}/{measure.name}"] = float(found[name][measure.name])
+                better[f"{name}/{measure.name}"] = measure.higher_is_better
+    main = tuple(f"{name}/{task.measures[0].name}" for name, task in facts.tasks.items() if name in found)
+    return Measured(
+        path, "dense", _comparable(config.model_dump(mode="json")), config.seed, "train",
+        {"dataset": facts.dataset.name, "size": facts.size, "frames": facts.frames, "metric": config.metric}, (),
+        measures, better, main, summary.get("parameters"), summary.get("seconds"), summary,
+        {name: task.measures for name, task in facts.tasks.items()},
+    )  # fmt: skip
+
+
+def _comparable(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """All keys that make a difference, with dots."""
+    return {
+        key: value
+        for key, value in flat(tree).items()
+        if key not in (*UNLIKE_SEEDS, "seed") and not key.startswith("checkpoint.")
+    }
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested tables, by keys with dots."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
