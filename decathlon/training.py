@@ -25,7 +25,7 @@ from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_che
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
-from mtan_core.loop import Phase, Trainer
+from mtan_core.loop import Phase, Report, Trainer, report_nothing
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
@@ -260,15 +260,24 @@ def inherited_specs(folder: RunFolder, config: RunConfig) -> list[DomainSpec]:
 
 
 def train(
-    config: RunConfig, data: str, run: Path, resume: bool = False, stop: Callable[[], bool] = lambda: False
+    config: RunConfig,
+    data: str,
+    run: Path,
+    resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+    report: Report = report_nothing,
 ) -> dict[str, Any]:
-    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`."""
+    """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`.
+
+    `report` is told each epoch's rows of metrics and its checkpoint.
+    """
     folder = RunFolder(run)
 
     def prepare(last: Path | None) -> Training:
         inherited = inherited_specs(folder, config) if last else []
         training = prepare_training(config, data, run, stop, inherited, last if inherited else None)
         training.warn_of_blind_domains()
+        training.trainer.report = report
         return training
 
     return train_run(folder, config, prepare, resume)

@@ -20,6 +20,11 @@ from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, Outcome, Step
 
 Row = dict[str, Any]
+Report = Callable[[Sequence[Row], Path | None], None]
+
+
+def report_nothing(rows: Sequence[Row], checkpoint: Path | None) -> None:
+    """Nobody wants to hear of the epochs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,8 @@ class Trainer:
 
     In classification every task is a stream of images; dense tasks all look at the images of one.
     `evaluate` gives validation tallies (None: there is no validation). `observe` is told the rows of metrics and the
-    seconds after each epoch. `stop` is asked after each step whether to write a checkpoint and leave.
+    seconds after each epoch, `report` the same rows and the epoch's checkpoint once it is written (None: there is none).
+    `stop` is asked after each step whether to write a checkpoint and leave.
     """
 
     training: Step
@@ -86,6 +92,7 @@ class Trainer:
     evaluate: Callable[[], Mapping[str, Tally]] | None = None
     evaluate_every: int = 1
     observe: Callable[[Sequence[Row]], None] = lambda rows: None
+    report: Report = report_nothing
     stop: Callable[[], bool] = lambda: False
     average: WeightAverage | None = None
     keep: int = 2
@@ -197,8 +204,8 @@ class Trainer:
         self.tallies = {}
         self._keep_best(validation)
         self.observe(rows)
-        if last or self.position.epochs % self.every_epochs == 0 or self._is_best():
-            self.save()
+        due = last or self.position.epochs % self.every_epochs == 0 or self._is_best()
+        self.report(rows, self.save() if due else None)
 
     def _validate(self) -> Mapping[str, Tally]:
         if self.evaluate is None:
