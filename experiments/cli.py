@@ -12,15 +12,17 @@ from dense_tasks.cli import app as dense_app
 from experiments.bench.cli import app as bench_app
 from experiments.compare.cli import compare
 from experiments.quickstart import quickstart
+from experiments.report.cli import report
 from mtan_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-experiments_app = typer.Typer(no_args_is_help=True, help="Comparisons and benchmarks.")
+experiments_app = typer.Typer(no_args_is_help=True, help="Comparisons, reports and benchmarks.")
 app.add_typer(decathlon_app, name="decathlon")
 app.add_typer(dense_app, name="dense")
 app.add_typer(experiments_app, name="experiments")
 experiments_app.add_typer(bench_app, name="bench")
 experiments_app.command()(compare)
+experiments_app.command()(report)
 app.command()(quickstart)
 
 

@@ -16,8 +16,12 @@ def quickstart(
 ) -> None:
     """The main job on a generated miniature of the challenge, start to finish: data, training, submission, score, figures."""
     from decathlon.quickstart import quickstart
+    from experiments.report.build import write_report
 
     result = quickstart(out, seed)
+    write_report(
+        [out / "run"], out / "report.html", str(out / "store"), "Quickstart: a generated miniature, not the Decathlon"
+    )
     if as_json:
         print(json.dumps(result))
     else:
@@ -42,4 +46,6 @@ def _print(result: dict[str, Any], out: Path) -> None:
     print_table("Generated miniature", ("domain", "classes", "chance", "val", "test", "points"), [*rows, total])
     for note in result["notes"]:
         print(note)
-    print(f"Predictions: {out / 'results.json'}   figures: {out / 'figures'}   run: {out / 'run'}")
+    print(
+        f"Predictions: {out / 'results.json'}   figures: {out / 'figures'}   run: {out / 'run'}   report: {out / 'report.html'}"
+    )

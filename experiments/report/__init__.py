@@ -1,0 +1,1 @@
+"""`mtan experiments report`: runs as one self-contained HTML page."""

@@ -1,0 +1,142 @@
+"""A Decathlon run on the page."""
+
+from typing import Any
+
+import numpy as np
+
+from decathlon.data.store import StoredSplit, open_store
+from decathlon.evaluation import predict_domain
+from decathlon.figures import mask_grid
+from decathlon.looking import draw
+from decathlon.masks import mask_use
+from decathlon.own_store import with_added
+from decathlon.quickstart import mask_rows
+from decathlon.reports import checked_split, common_domains, notes
+from decathlon.runs import Run, RunFolder, load_run
+from experiments.compare.comparison import compare
+from experiments.compare.measured import MEAN, Measured
+from experiments.compare.rendering import Table, all_notes, tables
+from experiments.report import charts, parts
+from experiments.report.common import curves, what_was_run
+from experiments.report.parts import Part
+from mtan_core.errors import UserError
+from mtan_core.progress import progress
+
+FEW = 20  # classes whose whole confusion matrix is shown
+WORST = 5  # confusions of a domain with more
+LOOKED_AT = 100  # images of each domain for its masks
+PANELS = {
+    "loss": "training loss", "weight": "weight of the loss", "accuracy": "training accuracy",
+    "val_accuracy": "validation accuracy",
+}  # fmt: skip
+LEFT_OUT = "Left out without --data STORE: confusion matrices, worst confusions, masks."
+
+
+def decathlon_parts(run: Measured, data: str | None) -> list[Part]:
+    """All parts of a run's section. Raises UserError for a store that is not the run's."""
+    specs = RunFolder(run.path).specs()
+    sources = ", ".join(sorted({spec.source for spec in specs.values()}))
+    shown = what_was_run(run, {"data": f"{sources} ({len(specs)} domains)"})
+    shown += _score_card(run, {name: spec.classes for name, spec in specs.items()})
+    shown += curves(run, "domain", PANELS)
+    if data is None:
+        return [*shown, parts.note(LEFT_OUT)]
+    return shown + _from_images(load_run(run.path), data)
+
+
+def _score_card(run: Measured, classes: dict[str, int]) -> list[Part]:
+    validated = {name: value for name, value in run.measures.items() if name != MEAN}
+    found = compare([run], published=True)
+    published = tables(found)[-1]
+    rows = [[name, str(classes[name]), f"{1 / classes[name]:.1%}", f"{value:.1%}"] for name, value in validated.items()]
+    shown: list[Part] = [parts.heading("Score card")]
+    if rows:
+        if MEAN in run.measures:
+            shown.append(parts.note(f"Mean validation accuracy {run.measures[MEAN]:.1%} ({len(rows)} domains)."))
+        shown.append(parts.table(Table("Validation accuracy", ["domain", "classes", "chance", "val"], rows)))
+        chance = {name: 1 / count for name, count in classes.items()}
+        label = "Validation accuracy by domain: " + ", ".join(
+            f"{name} {value:.1%}" for name, value in validated.items()
+        )
+        shown.append(
+            parts.figures(
+                [parts.chart(charts.bars(label, validated, chance), "Validation accuracy; the mark is chance.")]
+            )
+        )
+    else:
+        shown.append(parts.note("Nothing was validated (protocol train+val, imported, or no validation images)."))
+    shown += [parts.note(f"{text}.", warning=bool(found.apart)) for text in all_notes(found)[-1:]]
+    return [*shown, parts.folded(published.title, [parts.table(published)])]
+
+
+def _from_images(run: Run, data: str) -> list[Part]:
+    """What needs the validation images."""
+    store = with_added(open_store(data), run.folder.path)
+    names = [name for name in common_domains(run, store, None) if "val" in store.splits(name)]
+    shown: list[Part] = [parts.heading("Confusions on val")]
+    small: list[Part] = []
+    large: list[Part] = []
+    with progress("confusions on val", total=len(names)) as advance:
+        for name in names:
+            split = checked_split(run, store, name, "val")
+            answers = predict_domain(run.network, name, run.images(split), run.config.precision)
+            if run.spec(name).classes <= FEW:
+                small.append(_matrix(run, name, split, answers))
+            else:
+                large += _worst(run, name, split, answers)
+            advance(note=name)
+    shown += [parts.figures(small)] if small else []
+    shown += [*large, *(parts.note(f"{text}.") for text in notes(run, "val", names, []))]
+    return shown + _masks(run, store, ",".join(names))
+
+
+def _confusion(split: StoredSplit, answers: Any, classes: int) -> Any:
+    assert split.labels is not None
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (split.labels, answers), 1)
+    return counts
+
+
+def _matrix(run: Run, name: str, split: StoredSplit, answers: Any) -> Part:
+    names = run.spec(name).class_names
+    counts = _confusion(split, answers, len(names))
+    label = f"Confusion matrix of {name}: {int(counts.trace())} of {len(split)} validation images right"
+    return parts.chart(charts.matrix(label, names, counts), f"{name}: rows are true classes, columns answers.")
+
+
+def _worst(run: Run, name: str, split: StoredSplit, answers: Any) -> list[Part]:
+    """The most frequent confusions of a domain, each with one image."""
+    names = run.spec(name).class_names
+    counts = _confusion(split, answers, len(names))
+    right = int(counts.trace())
+    np.fill_diagonal(counts, 0)
+    assert split.labels is not None
+    thumbs = []
+    for cell in np.argsort(-counts, axis=None, kind="stable")[:WORST]:
+        truth, answer = divmod(int(cell), len(names))
+        count = int(counts[truth, answer])
+        if count:
+            place = int(np.flatnonzero((split.labels == truth) & (answers == answer))[0])
+            told = f"{names[truth]} taken for {names[answer]}"
+            thumbs.append(parts.picture(charts.thumbnail(split.image(place)), f"{name}: {told}", f"{told} ({count})"))
+    told = f"{name}, {len(names)} classes: {right} of {len(split)} right; the most frequent confusions"
+    return [parts.note(told + ("." if thumbs else ": none.")), *([parts.figures(thumbs, "thumbs")] if thumbs else [])]
+
+
+def _masks(run: Run, store: Any, names: str) -> list[Part]:
+    shown: list[Part] = [parts.heading("Masks")]
+    try:
+        use = mask_use(run, store, "val", names, LOOKED_AT)
+    except UserError as without:
+        return [*shown, parts.note(str(without))]
+    alt = f"Mean and spread of the masks by domain and stage, and their overlap between {', '.join(use.domains)}"
+    pictures = [
+        parts.picture(
+            charts.drawn(lambda path: draw(path, run, use, None)), alt, "Use, spread and overlap of the masks."
+        )
+    ]
+    if set(run.specs) <= set(use.domains):
+        rows = mask_rows(run, store)
+        told = "Validation images, each beside the masks that all domains lay on the first group's features"
+        pictures.append(parts.picture(charts.drawn(lambda path: mask_grid(path, rows)), told, f"{told}."))
+    return [*shown, *(parts.figures([one], "wide") for one in pictures)]
