@@ -83,8 +83,12 @@ def test_every_module_imports(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["decathlon", "--help"], ["decathlon", "score", "--help"], ["dense", "--help"]]
-)
+    "words",
+    [
+        [], ["--help"], ["decathlon", "--help"], ["decathlon", "score", "--help"], ["dense", "--help"],
+        ["experiments", "search", "--help"],
+    ],
+)  # fmt: skip
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     program = f"""if True:
         import sys
@@ -98,3 +102,19 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "Usage: mtan" in run.stdout + run.stderr
     assert run.stderr.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("room", ["decathlon", "dense"])
+def test_work_in_one_room_never_loads_ray(room: str) -> None:
+    program = f"""if True:
+        import sys
+        from experiments.cli import main
+        sys.argv = ["mtan", "{room}", "presets", "--json"]
+        try:
+            main()
+        finally:
+            print("loaded:", *(name for name in ("torch", "ray", "optuna") if name in sys.modules), file=sys.stderr)
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0 and run.stdout.startswith("{")
+    assert run.stderr.splitlines()[-1] == "loaded: torch"

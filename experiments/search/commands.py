@@ -1,0 +1,75 @@
+"""`mtan experiments search` and `mtan experiments resume`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def search(
+    config: Annotated[
+        Path, typer.Argument(help="The search's configuration (TOML), see docs/search.md.", exists=True, dir_okay=False)
+    ],
+    data: Annotated[str, typer.Option(metavar="STORE", help="The image store, or the root of dense data.")],
+    out: Annotated[Path, typer.Option(help="The folder of the search, a new one.")],
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto (default: this machine alone)."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Where trials leave checkpoints: a folder or URI that all machines reach.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials that would run; start nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Search over configurations: many trainings, the best of which is written down."""
+    from experiments.search.config import read_search
+    from experiments.search.space import points
+
+    settings = read_search(config)
+    if dry_run:
+        known = points(settings)
+        if as_json:
+            print(json.dumps({"trials": settings.trials if known is None else len(known), "points": known}))
+            return
+        _print_points(known, settings.trials)
+        return
+    from experiments.search.engine import search as run_search
+    from experiments.search.stopping import interruptible
+
+    with interruptible():
+        _tell(run_search(settings, data, out, address, storage), as_json)
+
+
+def resume(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a search.")], as_json: Json = False
+) -> None:
+    """Go on with a search that was stopped or killed; finished trials are not run again."""
+    from experiments.search.engine import resume as resume_search
+    from experiments.search.stopping import interruptible
+
+    with interruptible():
+        _tell(resume_search(out), as_json)
+
+
+def _print_points(known: list[dict[str, Any]] | None, trials: int) -> None:
+    if known is None:
+        print(f"{trials} trials; where each is depends on the results of those before it (tpe).")
+        return
+    for number, point in enumerate(known):
+        print(f"{number}: " + ", ".join(f"{key} = {value}" for key, value in point.items()))
+
+
+def _tell(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found))
+        return
+    best = found["best"]
+    point = ", ".join(f"{key} = {value}" for key, value in best["point"].items())
+    print(
+        f"{found['search']}: {found['trials']} trials, {found['finished']} finished, {found['stopped']} stopped, "
+        f"{found['failed']} failed; best {found['metric']} {best['metric']:.4g} at {point}: best.toml."
+    )
