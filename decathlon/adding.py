@@ -17,7 +17,7 @@ from decathlon.own_store import carry_over
 from decathlon.runs import Run, RunFolder
 from decathlon.specs import DomainSpec, check_name
 from decathlon.training import prepare_training, train
-from mtan_core.checkpoint import read_tensors, save_checkpoint
+from mtan_core.checkpoint import read_tensors, save_untrained
 from mtan_core.errors import UserError
 from mtan_core.files import replacing
 from mtan_core.methods import methods
@@ -143,8 +143,7 @@ def _write_start(folder: Path, run: Run, config: RunConfig, spec: DomainSpec) ->
     training = prepare_training(unread, str(folder / OWN_STORE), folder, inherited=old)
     RunFolder(folder).start(config, training.specs, {**run.folder.divisions(), **training.divisions()})
     network = extended(run, config, spec)
-    state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
-    save_checkpoint(RunFolder(folder).checkpoints, 0, {"weights": network.state_dict()}, state)
+    save_untrained(RunFolder(folder).checkpoints, network.state_dict())
 
 
 def extended(run: Run, config: RunConfig, spec: DomainSpec) -> AttentionNetwork:

@@ -14,12 +14,12 @@ from decathlon.config import RunConfig, dump_config, parse_config
 from decathlon.data.store import StoredSplit
 from decathlon.prediction import Prediction, predict_file
 from decathlon.specs import DomainSpec, Fit
-from mtan_core.checkpoint import load_exactly, read_tensors, save_checkpoint
+from mtan_core.checkpoint import load_exactly, read_tensors, save_untrained
 from mtan_core.choices import Choice
 from mtan_core.errors import UserError, nearest
-from mtan_core.files import replacing, write_json, write_text
+from mtan_core.files import write_json, write_text
 from mtan_core.network import AttentionNetwork
-from mtan_core.runs import FORMAT, Folder, check_format, choose_device, refuse_existing
+from mtan_core.runs import FORMAT, Folder, check_format, choose_device, new_run
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,8 @@ def write_imported(
     path: Path, config: RunConfig, specs: Sequence[DomainSpec], network: AttentionNetwork, summary: Mapping[str, Any]
 ) -> None:
     """Write a finished run from a network that was trained elsewhere. Raises UserError when `path` exists."""
-    refuse_existing(path, "choose another")
-    if path.exists():
-        path.rmdir()  # an empty one
-    with replacing(path) as temporary:
+    with new_run(path) as temporary:
         folder = RunFolder(temporary)
         folder.start(config, specs, {})
-        state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
-        save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
+        save_untrained(folder.checkpoints, network.state_dict())
         folder.write_summary(summary)

@@ -16,12 +16,12 @@ from dense_tasks.data.root import Root
 from dense_tasks.datasets import DATASETS, Dataset
 from dense_tasks.networks import build_network
 from dense_tasks.tasks import Task, choose_tasks
-from mtan_core.checkpoint import load_exactly, read_tensors, save_checkpoint
+from mtan_core.checkpoint import load_exactly, read_tensors, save_untrained
 from mtan_core.choices import Choice
 from mtan_core.dense import DenseNetwork
 from mtan_core.errors import UserError
-from mtan_core.files import replacing, write_json, write_text
-from mtan_core.runs import FORMAT, Folder, check_format, choose_device, refuse_existing
+from mtan_core.files import write_json, write_text
+from mtan_core.runs import FORMAT, Folder, check_format, choose_device, new_run
 
 
 @dataclass(frozen=True)
@@ -128,12 +128,8 @@ def write_imported(
     path: Path, config: RunConfig, facts: Facts, network: DenseNetwork, summary: Mapping[str, Any]
 ) -> None:
     """Write a finished run from a network that was trained elsewhere. Raises UserError when `path` exists."""
-    refuse_existing(path, "choose another")
-    if path.exists():
-        path.rmdir()  # an empty one
-    with replacing(path) as temporary:
+    with new_run(path) as temporary:
         folder = DenseFolder(temporary)
         folder.start(config, facts)
-        state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
-        save_checkpoint(folder.checkpoints, 0, {"weights": network.state_dict()}, state)
+        save_untrained(folder.checkpoints, network.state_dict())
         folder.write_summary(summary)

@@ -92,6 +92,12 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
     return path
 
 
+def save_untrained(folder: Path, weights: Tensors) -> Path:
+    """Write weights that no training here has made, or none yet, as the checkpoint of step 0."""
+    state: dict[str, Any] = {"position": {}, "tallies": {}, "rows": [], "best": None, "images": 0, "seconds": 0.0}
+    return save_checkpoint(folder, 0, {"weights": weights}, state)
+
+
 def _aside(path: Path) -> Path:
     """Where a checkpoint stays while another one takes its place."""
     return path.with_name(f".old-{path.name}")

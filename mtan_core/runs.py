@@ -1,8 +1,10 @@
 """What every kind of run's folder holds: `config.toml`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
 
 import json
+import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -13,7 +15,7 @@ from mtan_core.checkpoint import checkpoints, read_state
 from mtan_core.choices import Choice
 from mtan_core.config import Config, Frozen, Kind, read_toml
 from mtan_core.errors import UserError
-from mtan_core.files import LOCK, write_json
+from mtan_core.files import LOCK, replacing, write_json
 
 FORMAT = 1
 
@@ -83,6 +85,16 @@ def check_format(document: Any, path: Path) -> None:
     version = document.get("format") if isinstance(document, dict) else None
     if version != FORMAT:
         raise UserError(f"{path}: expected run format {FORMAT}, found {version}: use the version that wrote it.")
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes the run `path` when all of it is written. Raises UserError when `path` exists."""
+    refuse_existing(path, "choose another")
+    if path.exists():
+        shutil.rmtree(path)  # empty, or what an interrupted writer left
+    with replacing(path) as temporary:
+        yield temporary
 
 
 def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
