@@ -5,19 +5,18 @@ Each side runs in a process of its own, so that neither lives with the other's m
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.bench.plain_dense import Losses, PlainSegNetMtan, plain_loop
-from experiments.bench.rounds import Clock, Rates, lasting, take_turns
+from experiments.bench.rounds import Rates, check_options, in_processes, lasting, take_turns
 from mtan_core.errors import UserError
 from mtan_core.memory import keep_memory
 
@@ -105,33 +104,16 @@ def peak_memory() -> int:
 @contextmanager
 def processes(work: Work, peaks: dict[str, int]) -> Iterator[dict[str, Callable[[float], tuple[int, float]]]]:
     """The sides, each in its process: called with seconds, they give images and seconds taken, and note their peak memory."""
-    context = get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    started = []
-    try:
-        for side in SIDES:
-            pipes[side], theirs = context.Pipe()
-            started.append(context.Process(target=_serve, args=(theirs, side, work), daemon=True))
-            started[-1].start()
-            theirs.close()  # so that a side that dies is noticed as the end of its pipe
-        yield {side: _asker(pipe, side, peaks) for side, pipe in pipes.items()}
-        for pipe in pipes.values():
-            pipe.send(None)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in started:
-            process.join(timeout=5)
-            process.terminate()
+    with in_processes(_serve, SIDES, work) as asked:
+        yield {side: _noting(ask, side, peaks) for side, ask in asked.items()}
 
 
-def _asker(pipe: Connection, side: str, peaks: dict[str, int]) -> Callable[[float], tuple[int, float]]:
-    def ask(seconds: float) -> tuple[int, float]:
-        pipe.send(seconds)
-        images, taken, peaks[side] = pipe.recv()
+def _noting(ask: Callable[[Any], Any], side: str, peaks: dict[str, int]) -> Callable[[float], tuple[int, float]]:
+    def timed(seconds: float) -> tuple[int, float]:
+        images, taken, peaks[side] = ask(seconds)
         return images, taken
 
-    return ask
+    return timed
 
 
 def step_flops(height: int, width: int) -> float:
@@ -176,14 +158,13 @@ def _rows(rates: Mapping[str, Rates], peaks: Mapping[str, int], flops: float) ->
 
 def check(work: Work, rounds: int, seconds: float) -> None:
     """Raises UserError for values that cannot be."""
-    if work.clock not in get_args(Clock):
-        raise UserError(f"--clock: expected wall or cpu, found '{work.clock}'.")
-    least: Sequence[tuple[str, float, float]] = (
-        ("--batch", work.batch, 2), ("--rounds", rounds, 1), ("--seconds", seconds, 0), ("--threads", work.threads, 0)
-    )  # fmt: skip
-    for name, value, low in least:
-        if value < low:
-            raise UserError(f"{name}: expected at least {low}, found {value}.")
+    least = (
+        ("--batch", work.batch, 2),
+        ("--rounds", rounds, 1),
+        ("--seconds", seconds, 0),
+        ("--threads", work.threads, 0),
+    )
+    check_options(work.clock, least)
     for name, value in (("--height", work.height), ("--width", work.width)):
         if value < 32 or value % 32:
             raise UserError(f"{name}: expected a multiple of 32, found {value}.")

@@ -1,11 +1,15 @@
 """Comparing speeds fairly: the sides take turns in one run, so that what else the machine does meets all of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter, process_time
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from mtan_core.errors import UserError
 from mtan_core.progress import progress
 
 Side = Callable[[float], tuple[int, float]]  # works for at least so many seconds; returns images done and seconds taken
@@ -57,3 +61,46 @@ def take_turns(sides: Mapping[str, Side], rounds: int, seconds: float, title: st
                     values[name].append(images / taken)
                 advance(note=f"{name}: {images / taken:.1f} images/s")
     return {name: Rates(tuple(rates)) for name, rates in values.items()}
+
+
+Serve = Callable[[Connection, str, Any], None]  # a side's process: answers every question until asked None
+
+
+@contextmanager
+def in_processes(serve: Serve, sides: Sequence[str], task: Any) -> Iterator[dict[str, Callable[[Any], Any]]]:
+    """The sides, each in a process of its own that runs `serve(connection, side, task)`: called with a question, they answer."""
+    context = get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    started = []
+    try:
+        for side in sides:
+            pipes[side], theirs = context.Pipe()
+            started.append(context.Process(target=serve, args=(theirs, side, task), daemon=True))
+            started[-1].start()
+            theirs.close()  # so that a side that dies is noticed as the end of its pipe
+        yield {side: _asker(pipe) for side, pipe in pipes.items()}
+        for pipe in pipes.values():
+            pipe.send(None)
+    finally:
+        for pipe in pipes.values():
+            pipe.close()
+        for process in started:
+            process.join(timeout=5)
+            process.terminate()
+
+
+def _asker(pipe: Connection) -> Callable[[Any], Any]:
+    def ask(question: Any) -> Any:
+        pipe.send(question)
+        return pipe.recv()
+
+    return ask
+
+
+def check_options(clock: str, least: Sequence[tuple[str, float, float]]) -> None:
+    """Raises UserError for an unknown clock, and for the first of (option, value, least value) that is below its least."""
+    if clock not in get_args(Clock):
+        raise UserError(f"--clock: expected wall or cpu, found '{clock}'.")
+    for name, value, low in least:
+        if value < low:
+            raise UserError(f"{name}: expected at least {low}, found {value}.")

@@ -6,9 +6,8 @@ Each side runs in a process of its own, so that neither lives with the other's m
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +15,7 @@ from torch import Tensor, nn
 from decathlon.specs import official_domains
 from experiments.bench.limits import measure_limits, step_flops
 from experiments.bench.plain import PlainMtan, plain_loop
-from experiments.bench.rounds import Clock, Rates, lasting, take_turns
-from mtan_core.errors import UserError
+from experiments.bench.rounds import Clock, Rates, check_options, in_processes, lasting, take_turns
 from mtan_core.memory import keep_memory
 from mtan_core.progress import progress
 
@@ -116,33 +114,12 @@ def processes(
     task: Task, sides: Sequence[str] = SIDES
 ) -> Iterator[dict[str, Callable[[int, float], tuple[int, float]]]]:
     """The sides, each in its process: called with a number of domains and seconds, they give images and seconds taken."""
-    context = get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    started = []
-    try:
-        for side in sides:
-            pipes[side], theirs = context.Pipe()
-            started.append(context.Process(target=_work, args=(theirs, side, task), daemon=True))
-            started[-1].start()
-            theirs.close()  # so that a side that dies is noticed as the end of its pipe
-        yield {side: _asker(pipe) for side, pipe in pipes.items()}
-        for pipe in pipes.values():
-            pipe.send(None)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in started:
-            process.join(timeout=5)
-            process.terminate()
+    with in_processes(_work, sides, task) as asked:
+        yield {side: _counting(ask) for side, ask in asked.items()}
 
 
-def _asker(pipe: Connection) -> Callable[[int, float], tuple[int, float]]:
-    def ask(count: int, seconds: float) -> tuple[int, float]:
-        pipe.send((count, seconds))
-        images, taken = pipe.recv()
-        return images, taken
-
-    return ask
+def _counting(ask: Callable[[Any], Any]) -> Callable[[int, float], tuple[int, float]]:
+    return lambda count, seconds: ask((count, seconds))
 
 
 def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] | None = None) -> dict[str, Any]:
@@ -151,7 +128,7 @@ def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] 
     Rates are images per second (of `task.clock`) and GFLOP per second of the network's own arithmetic; `limit_share` is
     relative to the rate of the network's convolutions alone.
     """
-    _check(task, rounds, seconds)
+    check_options(task.clock, (("--batch", task.batch, 2), ("--rounds", rounds, 1), ("--seconds", seconds, 0)))
     chosen = sorted({min(count, len(task.domains)) for count in counts or (*DOMAIN_COUNTS, len(task.domains))})
     torch.set_num_threads(task.threads or torch.get_num_threads())
     images = min(80, task.batch * len(task.domains))
@@ -177,14 +154,6 @@ def _with_count(side: Callable[[int, float], tuple[int, float]], count: int) -> 
 
 def _clock(task: Task) -> Clock:
     return "cpu" if task.clock == "cpu" else "wall"
-
-
-def _check(task: Task, rounds: int, seconds: float) -> None:
-    if task.clock not in get_args(Clock):
-        raise UserError(f"--clock: expected wall or cpu, found '{task.clock}'.")
-    for name, value, least in (("--batch", task.batch, 2), ("--rounds", rounds, 1), ("--seconds", seconds, 0)):
-        if value < least:
-            raise UserError(f"{name}: expected at least {least}, found {value}.")
 
 
 def _compare(rates: Mapping[str, Rates], flops: float, limits: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
