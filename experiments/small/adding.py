@@ -17,10 +17,10 @@ from decathlon.addition import Addition
 from decathlon.data.store import open_store
 from decathlon.own_store import with_added
 from decathlon.reports import evaluate_run, submit_run
-from decathlon.runs import RunFolder, load_run
+from decathlon.runs import load_run
 from decathlon.submission import score_results
 from experiments.small.methods import EPOCHS
-from experiments.small.table import Result, Row, Table, parser
+from experiments.small.table import Result, Row, Table, parser, prepared
 from mtan_core.files import write_json, write_text
 
 ALL = "mtan"
@@ -37,8 +37,7 @@ def rows(domains: Sequence[str]) -> dict[str, Row]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = arguments_of(parser(__doc__, {})).parse_args(arguments)
-    table = Table({}, options.root, options.out, options.changes)
-    names = table.store.domains
+    names = prepared(options.root, options.out).domains
     table = Table(rows(names), options.root, options.out, options.changes)
     for seed in options.seeds:
         for name in options.domains or names:
@@ -67,7 +66,7 @@ def added(table: Table, name: str, seed: int) -> Result:
             "row": f"{name} added", "seed": seed, "val": {name: evaluate_run(run, store, domains=name).answers[name].tally.accuracy},
             "test": {name: 1 - score_results(folder / "results.json", table.root / "annotations_hidden", name).domains[name].error},
             "others_unchanged": told["others_unchanged"], "own": told["parameters"]["total"], "share_of_pool": told["share_of_pool"],
-            "others_test": mean(before["test"].values()), "commit": (RunFolder(run.folder.path).summary() or {})["commit"],
+            "others_test": mean(before["test"].values()), "commit": (run.folder.summary() or {})["commit"],
         }, indent=1)  # fmt: skip
     return dict(json.loads(file.read_text()))
 

@@ -18,7 +18,7 @@ from decathlon.config import RunConfig, load_config
 from decathlon.data.prepare import prepare
 from decathlon.data.store import Store, open_store
 from decathlon.reports import evaluate_run, submit_run
-from decathlon.runs import Run, RunFolder, load_run
+from decathlon.runs import Run, load_run
 from decathlon.submission import score_results
 from decathlon.training import train
 from mtan_core.files import write_json, write_text
@@ -51,14 +51,14 @@ class Table:
     changes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        prepare(self.root, self.out / "store")
+        prepared(self.root, self.out)
 
     @property
     def store(self) -> Store:
         return open_store(self.out / "store")
 
     def folder(self, name: str, seed: int) -> Path:
-        return self.out / f"{name.replace(' ', '-').replace(chr(39), '')}-{seed}"
+        return self.out / f"{_file_name(name)}-{seed}"
 
     def configuration(self, name: str, seed: int) -> RunConfig:
         row = self.rows[name]
@@ -90,11 +90,11 @@ class Table:
         run = load_run(self.folder(name, seed) / "run")
         if alter := self.rows[name].also.get(label):
             alter(run)
-        file = self.folder(name, seed) / f"{label.replace(' ', '-').replace(chr(39), '')}.json"
+        file = self.folder(name, seed) / f"{_file_name(label)}.json"
         validation = {domain: answer.tally.accuracy for domain, answer in evaluate_run(run, self.store).answers.items()}
         submit_run(run, self.store, file)
         scored = score_results(file, self.root / "annotations_hidden")
-        summary = RunFolder(run.folder.path).summary() or {}
+        summary = run.folder.summary() or {}
         return {
             "row": label, "seed": seed, "val": validation, "score": scored.score,
             "test": {domain: 1 - own.error for domain, own in scored.domains.items()},
@@ -114,6 +114,16 @@ class Table:
         text = f"{markdown(results)}\n\n{by_domain(results)}\n"
         write_text(self.out / "table.md", text)
         return text
+
+
+def prepared(root: Path, out: Path) -> Store:
+    """The store of a table, made where it is not there yet."""
+    prepare(root, out / "store")
+    return open_store(out / "store")
+
+
+def _file_name(name: str) -> str:
+    return name.replace(" ", "-").replace("'", "")
 
 
 def markdown(results: Sequence[Result]) -> str:
