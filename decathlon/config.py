@@ -1,8 +1,6 @@
 """Everything a Decathlon run depends on: read from a preset or a file, changed by `--set`, written beside its checkpoints."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
 
@@ -205,26 +203,8 @@ class RunConfig(Frozen):
 
 
 KIND = core.Kind(RunConfig, "decathlon", "wrn28-4")
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    return KIND.preset_names()
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """A preset's tables. Raises UserError, with the near one, for a name that there is not."""
-    return KIND.read_preset(name)
-
-
-def load_config(preset: str | None, file: Path | None, changes: Iterable[str] = ()) -> RunConfig:
-    """See `mtan_core.config.Kind.load`; the default preset is wrn28-4."""
-    return KIND.load(preset, file, changes)
-
-
-def parse_config(tree: Mapping[str, Any], where: str) -> RunConfig:
-    """See `mtan_core.config.Kind.parse`."""
-    return KIND.parse(tree, where)
+preset_names, read_preset = KIND.preset_names, KIND.read_preset
+load_config, parse_config = KIND.load, KIND.parse
 
 
 def config_keys() -> list[str]:

@@ -1,7 +1,5 @@
 """Everything a dense run depends on: read from a preset or a file, changed by `--set`, written beside its checkpoints."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveInt, model_validator
@@ -152,21 +150,7 @@ class RunConfig(Frozen):
 
 
 KIND = core.Kind(RunConfig, "dense_tasks", "segnet")
-
-
-def preset_names() -> list[str]:
-    """The presets that come with the package."""
-    return KIND.preset_names()
-
-
-def load_config(preset: str | None, file: Path | None, changes: Iterable[str] = ()) -> RunConfig:
-    """See `mtan_core.config.Kind.load`; the default preset is segnet."""
-    return KIND.load(preset, file, changes)
-
-
-def parse_config(tree: Mapping[str, Any], where: str) -> RunConfig:
-    """See `mtan_core.config.Kind.parse`."""
-    return KIND.parse(tree, where)
+preset_names, load_config, parse_config = KIND.preset_names, KIND.load, KIND.parse
 
 
 def config_keys() -> list[str]:
