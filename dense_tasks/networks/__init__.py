@@ -48,7 +48,7 @@ def build_network(
     """
     import torch
 
-    from mtan_core.dense import initialise
+    from mtan_core.dense import Apart, initialise
 
     found = find_method(method)
     known = {option.name for option in fields(Options)}
@@ -56,13 +56,14 @@ def build_network(
         if name not in known:
             raise UserError(f"There is no network option '{name}'{nearest(name, known)}.")
     chosen = Options(**{**(found.paper if paper else {}), **options})
-    if chosen.pool == SEGNET:
-        network = found.build(tasks, replace(chosen, filters=chosen.filters or found.filters))
-        initialise(network, chosen.initialisation)
-    elif found.on_backbone is None:
+    make = found.build if chosen.pool == SEGNET else found.on_backbone
+    if make is None:
         raise UserError(f"{unsuited(method, chosen.pool)}.")
-    else:
-        network = found.on_backbone(tasks, chosen)
+    if chosen.pool == SEGNET:
+        chosen = replace(chosen, filters=chosen.filters or found.filters)
+    network = Apart(tasks, lambda one: make(one, chosen)) if found.one_task else make(tasks, chosen)
+    if chosen.pool == SEGNET:
+        initialise(network, chosen.initialisation)
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 

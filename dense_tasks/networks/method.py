@@ -52,7 +52,7 @@ class DenseMethod:
     """A network, by name.
 
     `build` makes it on SegNet of tasks and options whose `filters` are set, `on_backbone` on any other pool, where it can.
-    `paper`: the options of the authors' network. `one_task`: whether it learns every task apart.
+    `paper`: the options of the authors' network. `one_task`: whether every task has such a network to itself, side by side.
     `published_multiple`: parameters for the three NYUv2 tasks over those of one single-task network, in the paper.
     """
 

@@ -1,22 +1,7 @@
 """A SegNet for each task."""
 
-from dense_tasks.networks.method import DenseMethod, Options, Tasks
-from mtan_core.dense import DenseNetwork
-
-
-def build(tasks: Tasks, options: Options) -> DenseNetwork:
-    from dense_tasks.networks.split import Split
-    from mtan_core.dense import Apart
-
-    return Apart(tasks, lambda one: Split(one, options))
-
-
-def on_backbone(tasks: Tasks, options: Options) -> DenseNetwork:
-    from dense_tasks.networks.backbones import hard_sharing
-    from mtan_core.dense import Apart
-
-    return Apart(tasks, lambda one: hard_sharing(one, options))
-
+from dense_tasks.networks.hard_sharing import build, on_backbone
+from dense_tasks.networks.method import DenseMethod
 
 METHOD = DenseMethod(
     name="single",

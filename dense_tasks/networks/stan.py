@@ -1,22 +1,7 @@
 """The attention network for each task alone: a SegNet with masks, for each task."""
 
-from dense_tasks.networks.method import DenseMethod, Options, Tasks
-from mtan_core.dense import DenseNetwork
-
-
-def build(tasks: Tasks, options: Options) -> DenseNetwork:
-    from dense_tasks.networks.segnet_mtan import SegNetMtan
-    from mtan_core.dense import Apart
-
-    return Apart(tasks, lambda one: SegNetMtan(one, options))
-
-
-def on_backbone(tasks: Tasks, options: Options) -> DenseNetwork:
-    from dense_tasks.networks.backbones import mtan
-    from mtan_core.dense import Apart
-
-    return Apart(tasks, lambda one: mtan(one, options))
-
+from dense_tasks.networks.method import DenseMethod
+from dense_tasks.networks.mtan import build, on_backbone
 
 METHOD = DenseMethod(
     name="stan",
