@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from decathlon.data.prepare import prepare
 from decathlon.resuming import refuse_other_divisions
 from decathlon.runs import RunFolder
-from mtan_core.checkpoint import read_state, read_tensors
+from mtan_core.checkpoint import read_state
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
 from tests.conftest import Mtan
 from tests.decathlon.conftest import SHARED_NORM, TRAINED, Tiny, tiny, train_tiny
+from tests.resuming import Killed, after, same_runs
 
 TWO_PHASES = 'phases=[{epochs = 2}, {epochs = 1, lr = 0.01, domains = ["dtd", "svhn"], freeze = ["pool"]}]'
 RECIPES = {
@@ -33,39 +33,6 @@ RECIPES = {
     "train+val": ("protocol=train+val", "accumulate=2", "weighting.kind=uncertainty", "checkpoint.every_epochs=2",
                   "checkpoint.keep=1", "phases=[{epochs = 3}]"),
 }  # fmt: skip
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL between two steps: no checkpoint is written any more."""
-
-
-def after(steps: int, kill: bool) -> Callable[[], bool]:
-    """A `stop` that, after so many steps, asks for the end, or dies."""
-    left = [steps]
-
-    def stop() -> bool:
-        left[0] -= 1
-        if left[0] == 0 and kill:
-            raise Killed
-        return left[0] == 0
-
-    return stop
-
-
-def same_runs(broken: Path, whole: Path) -> None:
-    """Weights bit for bit, metrics, and the summary but for times."""
-    found, expected = (RunFolder(path).checkpoint() for path in (broken, whole))
-    assert found.name == expected.name
-    tensors, wanted = read_tensors(found, "weights"), read_tensors(expected, "weights")
-    assert set(tensors) == set(wanted)
-    assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(broken / "metrics.parquet"), pd.read_parquet(whole / "metrics.parquet"), check_exact=True
-    )
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (broken, whole)]
-    here = {"seconds": 0, "commit": ""}
-    assert summaries[0] | here == summaries[1] | here
-    assert not list(broken.rglob(".tmp-*")) and not list(broken.rglob(".old-*"))
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -6,20 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
 
 from dense_tasks.runs import DenseFolder
-from mtan_core.checkpoint import read_tensors
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
 from tests.dense_tasks.conftest import tiny, train_tiny
 from tests.dense_tasks.roots import arrays, write_frame, write_root
+from tests.resuming import Killed, after, same_runs
 
 TWO_PHASES = "phases=[{epochs = 1}, {epochs = 1, lr = 0.003}]"
 AUGMENTED = ("augment.mirror=true", "augment.scales=[1.0, 1.2, 1.5]")
@@ -44,39 +41,6 @@ RECIPES = {
     ),
     "dtp": ("weighting.kind=dtp", "method=single", "optimizer.clip=1"),
 }
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL between two steps: no checkpoint is written any more."""
-
-
-def after(steps: int, kill: bool = False) -> Callable[[], bool]:
-    """A `stop` that, after so many steps, asks for the end, or dies."""
-    left = [steps]
-
-    def stop() -> bool:
-        left[0] -= 1
-        if left[0] == 0 and kill:
-            raise Killed
-        return left[0] == 0
-
-    return stop
-
-
-def same_runs(broken: Path, whole: Path) -> None:
-    """Weights bit for bit, metrics, and the summary but for times."""
-    found, expected = (DenseFolder(path).checkpoint() for path in (broken, whole))
-    assert found.name == expected.name
-    tensors, wanted = read_tensors(found, "weights"), read_tensors(expected, "weights")
-    assert set(tensors) == set(wanted)
-    assert [name for name in wanted if not torch.equal(tensors[name], wanted[name])] == []
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(broken / "metrics.parquet"), pd.read_parquet(whole / "metrics.parquet"), check_exact=True
-    )
-    summaries = [json.loads((path / "summary.json").read_text()) for path in (broken, whole)]
-    here = {"seconds": 0, "commit": ""}
-    assert summaries[0] | here == summaries[1] | here
-    assert not list(broken.rglob(".tmp-*")) and not list(broken.rglob(".old-*"))
 
 
 @pytest.mark.parametrize("name", RECIPES)
