@@ -19,11 +19,10 @@ from decathlon.specs import DomainSpec, check_name
 from decathlon.training import prepare_training, train
 from mtan_core.checkpoint import read_tensors, save_untrained
 from mtan_core.errors import UserError
-from mtan_core.files import replacing
 from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import SHARED
-from mtan_core.runs import refuse_differences
+from mtan_core.runs import RESUMABLE, new_run, refuse_differences, refuse_existing
 from mtan_core.sampling import Sampler
 from mtan_core.transfer import take_pool
 
@@ -53,10 +52,10 @@ def begin(addition: Addition, resume: bool = False, data: str | None = None) -> 
     run = finished_run(addition.source, addition.checkpoint)
     if resume and (addition.run / "config.toml").is_file():
         return _begun(addition, run)
-    _refuse_folder(addition.run)
+    refuse_existing(addition.run)
     _check_new_name(run, addition.name)
     new_config(addition, run.config, {}, 1)  # mistakes in keys are told before images are read
-    with replacing(addition.run) as temporary:
+    with new_run(addition.run, RESUMABLE) as temporary:
         temporary.mkdir()
         numbers = {spec.number for spec in run.specs.values()}
         write_store(addition.images, addition.name, temporary / OWN_STORE, numbers, addition.choices)
@@ -65,11 +64,6 @@ def begin(addition: Addition, resume: bool = False, data: str | None = None) -> 
         config = new_config(addition, run.config, run.folder.summary() or {}, len(store.split(addition.name, "train")))
         _write_start(temporary, run, config, store.specs[addition.name])
     return config
-
-
-def _refuse_folder(path: Path) -> None:
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"--run: expected a new folder, found {path} (go on with it by --resume, or choose another).")
 
 
 def _check_new_name(run: Run, name: str) -> None:

@@ -39,6 +39,13 @@ def held(folder: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def taken(path: Path) -> bool:
+    """Whether something lies where a folder is to be made; what an interrupted writer left there does not count."""
+    if not path.is_dir():
+        return path.exists()
+    return any(child.name != LOCK and not child.name.startswith(".tmp-") for child in path.iterdir())
+
+
 def check_output(path: Path, suffixes: Sequence[str] = ()) -> None:
     """Raises UserError, before any work is done, where no file can be written under this name.
 

@@ -15,9 +15,10 @@ from mtan_core.checkpoint import checkpoints, read_state
 from mtan_core.choices import Choice
 from mtan_core.config import Config, Frozen, Kind, read_toml
 from mtan_core.errors import UserError
-from mtan_core.files import LOCK, replacing, write_json
+from mtan_core.files import held, replacing, taken, write_json
 
 FORMAT = 1
+RESUMABLE = "go on with it by --resume, or choose another"  # what to do where a run is there already
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,23 @@ def check_format(document: Any, path: Path) -> None:
 
 
 @contextmanager
-def new_run(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes the run `path` when all of it is written. Raises UserError when `path` exists."""
-    refuse_existing(path, "choose another")
-    if path.exists():
-        shutil.rmtree(path)  # empty, or what an interrupted writer left
+def new_run(path: Path, advice: str = "choose another") -> Iterator[Path]:
+    """Yield the name of a temporary folder that becomes the run `path` when all of it is written.
+
+    Raises UserError when `path` exists, or another process is about to write it.
+    """
+    refuse_existing(path, advice)
+    if path.exists():  # empty, or with what an interrupted writer left
+        with held(path, "a run"):
+            pass
+        shutil.rmtree(path)
     with replacing(path) as temporary:
         yield temporary
 
 
-def refuse_existing(path: Path, advice: str = "go on with it by --resume, or choose another") -> None:
+def refuse_existing(path: Path, advice: str = RESUMABLE) -> None:
     """Raises UserError when something is there that a new run would overwrite."""
-    if path.exists() and not (
-        path.is_dir() and all(child.name.startswith((".tmp-", LOCK)) for child in path.iterdir())
-    ):
+    if taken(path):
         raise UserError(f"--run: expected a new folder, found {path} ({advice}).")
 
 

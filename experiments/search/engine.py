@@ -16,7 +16,7 @@ from experiments.search.space import points, suggest
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
-from mtan_core.files import LOCK, check_output, held, write_json, write_text
+from mtan_core.files import check_output, held, taken, write_json, write_text
 from mtan_core.progress import Advance, progress
 from mtan_core.runs import check_format
 
@@ -45,9 +45,7 @@ def search(settings: SearchConfig, data: str, out: Path, address: str | None, st
 
 def _refuse_existing(out: Path) -> None:
     check_output(out / "search.json")
-    if out.exists() and not (
-        out.is_dir() and all(child.name == LOCK or child.name.startswith(".tmp-") for child in out.iterdir())
-    ):
+    if taken(out):
         raise UserError(
             f"--out: expected a new folder, found {out} (go on with a search by `mtan experiments resume`, or choose another)."
         )
