@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from decathlon.addition import finished_run
-from decathlon.building import build_network, own_parameters, parameter_counts
+from decathlon.building import own_parameters, parameter_counts
 from decathlon.config import RunConfig
 from decathlon.own_store import carry_over
-from decathlon.runs import RunFolder, load_weights
+from decathlon.runs import RunFolder, trained_network
 from mtan_core.checkpoint import read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError
-from mtan_core.files import replacing, write_json
+from mtan_core.files import write_json
 from mtan_core.network import owner_of
+from mtan_core.runs import new_run
 
 
 def drop_domain(source: Path, name: str, run: Path) -> dict[str, Any]:
@@ -24,12 +25,10 @@ def drop_domain(source: Path, name: str, run: Path) -> dict[str, Any]:
     whole.spec(name)
     if len(whole.specs) == 1:
         raise UserError(f"Expected a run of several domains, found that {name} is the only one of {source}.")
-    if run.exists() and not (run.is_dir() and not any(run.iterdir())):
-        raise UserError(f"--run: expected a new folder, found {run}: choose another.")
     specs = [spec for spec in whole.specs.values() if spec.name != name]
     config = without_domain(whole.config, name, [spec.name for spec in specs])
     divisions = {domain: splits for domain, splits in whole.folder.divisions().items() if domain != name}
-    with replacing(run) as temporary:
+    with new_run(run) as temporary:
         temporary.mkdir()
         folder = RunFolder(temporary)
         folder.start(config, specs, divisions)
@@ -37,8 +36,7 @@ def drop_domain(source: Path, name: str, run: Path) -> dict[str, Any]:
             _copy_checkpoint(checkpoint, folder, name)
         _copy_metrics(whole.folder, folder, name)
         carry_over(source, temporary, name)
-        network = build_network(config, {spec.name: spec.classes for spec in specs})
-        load_weights(network, folder.checkpoint())
+        network = trained_network(config, {spec.name: spec for spec in specs}, folder.checkpoint())
         own = {spec.name: own_parameters(network, spec.name) for spec in specs}
         summary = {**_summary(whole.folder.summary() or {}, name), **parameter_counts(network), "own_parameters": own}
         write_json(temporary / "summary.json", summary, indent=2)

@@ -100,12 +100,18 @@ def load_run(path: str | Path, checkpoint: Choice = "last", device: str | None =
     """Load a run in evaluation mode. Raises UserError when its files are missing, damaged or of another network."""
     folder = RunFolder(Path(path))
     config, specs = folder.config(), folder.specs()
-    network = build_network(config, {name: spec.classes for name, spec in specs.items()})
-    load_weights(network, folder.checkpoint(checkpoint))
+    network = trained_network(config, specs, folder.checkpoint(checkpoint))
     if config.threads:
         torch.set_num_threads(config.threads)
     where = choose_device(device or config.device)
     return Run(folder, config, network.to(where).eval(), specs, checkpoint, where)
+
+
+def trained_network(config: RunConfig, specs: Mapping[str, DomainSpec], checkpoint: Path) -> AttentionNetwork:
+    """The network of a configuration and these domains, with the weights of a checkpoint. Raises UserError for another's."""
+    network = build_network(config, {name: spec.classes for name, spec in specs.items()})
+    load_weights(network, checkpoint)
+    return network
 
 
 def load_weights(network: AttentionNetwork, checkpoint: Path) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import torch
 
-from decathlon.building import build_network
 from decathlon.config import RunConfig
-from decathlon.runs import RunFolder, load_weights
+from decathlon.runs import RunFolder, trained_network
 from decathlon.specs import DomainSpec
 from mtan_core.distillation import Distillation, Strengths
 from mtan_core.errors import UserError
@@ -28,7 +27,7 @@ def distillation(
     taught: dict[str, list[str]] = {}
     for spec in specs:
         taught.setdefault(_teacher(spec, known), []).append(spec.name)
-    networks = [(_network(Path(run)).to(device), tasks) for run, tasks in taught.items()]
+    networks = [(_network(RunFolder(Path(run)), known[run]).to(device), tasks) for run, tasks in taught.items()]
     strengths = Strengths(options.features, options.logits, options.temperature, options.weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -57,8 +56,5 @@ def _teacher(spec: DomainSpec, known: dict[str, dict[str, DomainSpec]]) -> str:
     raise UserError(f"`distillation.teachers`: none of {', '.join(known)} knows the domain {spec.name}.")
 
 
-def _network(run: Path) -> AttentionNetwork:
-    folder = RunFolder(run)
-    network = build_network(folder.config(), {name: spec.classes for name, spec in folder.specs().items()})
-    load_weights(network, folder.checkpoint("last"))
-    return network
+def _network(folder: RunFolder, specs: dict[str, DomainSpec]) -> AttentionNetwork:
+    return trained_network(folder.config(), specs, folder.checkpoint())

@@ -15,7 +15,7 @@ from decathlon.data.store import open_store
 from decathlon.evaluation import evaluate_domain, reestimate_domain
 from decathlon.observer import Observer
 from decathlon.resuming import refuse_other_data, refuse_other_divisions
-from decathlon.runs import RunFolder, load_weights
+from decathlon.runs import RunFolder, load_weights, trained_network
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
@@ -115,8 +115,7 @@ class Training(core.Training):
         if best is None or best["step"] == self.trainer.position.steps:
             return
         path = self.folder.checkpoints / f"step-{best['step']}"
-        network = build_network(self.config, {spec.name: spec.classes for spec in self.specs}).to(self.device)
-        load_weights(network, path)
+        network = trained_network(self.config, {spec.name: spec for spec in self.specs}, path).to(self.device)
         self._reestimate(network)
         save_checkpoint(self.folder.checkpoints, best["step"], {"weights": network.state_dict()}, read_state(path))
 

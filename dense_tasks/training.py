@@ -15,6 +15,7 @@ from dense_tasks.data.frames import Frames
 from dense_tasks.data.root import Root, open_root
 from dense_tasks.evaluation import evaluate
 from dense_tasks.networks import parameter_counts
+from dense_tasks.networks.method import SEGNET
 from dense_tasks.runs import DenseFolder, Facts, make_network
 from dense_tasks.step import DenseStep
 from mtan_core import training as core
@@ -110,13 +111,13 @@ def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[]
     if config.threads:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
-    _refuse_what_cannot_be(config, root, device)
-    network = make_network(config, root.tasks, root.size).to(device)
+    _refuse_other_tasks(config, root)
+    network = _fitting_network(config, root, device).to(device)
     return Training(config, DenseFolder(run), root, network, _trainer(config, root, network, run, stop, device), device)
 
 
-def _refuse_what_cannot_be(config: RunConfig, root: Root, device: torch.device) -> None:
-    """Raises UserError for weights of tasks that are not there, too few images, networks without what they need."""
+def _refuse_other_tasks(config: RunConfig, root: Root) -> None:
+    """Raises UserError for weights of tasks that are not there, and too few images."""
     unknown = [name for name in config.weighting.weights if name not in root.tasks]
     if unknown:
         raise UserError(f"`weighting.weights`: there is no task '{unknown[0]}' in training ({', '.join(root.tasks)}).")
@@ -124,8 +125,24 @@ def _refuse_what_cannot_be(config: RunConfig, root: Root, device: torch.device) 
         raise UserError(
             f"`batch_size`: expected at most the {len(root.frames['train'])} training images, found {config.batch_size}."
         )
-    with torch.device("meta"):
-        network = make_network(config, root.tasks, root.size)
+
+
+def _fitting_network(config: RunConfig, root: Root, device: torch.device) -> DenseNetwork:
+    """The network with fresh weights. Raises UserError where it does not fit the images, the weighting, or the memory.
+
+    A SegNet, whose width the user chooses, is first made without memory; other pools take seconds to make, and are what
+    they are.
+    """
+    if config.pool == SEGNET:
+        with torch.device("meta"):
+            _refuse_unfit(config, root, device, make_network(config, root.tasks, root.size))
+        return make_network(config, root.tasks, root.size)
+    network = make_network(config, root.tasks, root.size)
+    _refuse_unfit(config, root, device, network)
+    return network
+
+
+def _refuse_unfit(config: RunConfig, root: Root, device: torch.device, network: DenseNetwork) -> None:
     height, width = root.size
     if height % network.divisor or width % network.divisor:
         raise UserError(

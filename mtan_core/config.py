@@ -160,7 +160,11 @@ class Kind(Generic[Config]):
         """
         if preset is not None and file is not None:
             raise UserError("Expected --preset or --config, found both.")
-        tree = _read(file) if file is not None else self.read_preset(preset or self.default)
+        tree = (
+            read_toml(file, "--config: expected a TOML file, found")
+            if file is not None
+            else self.read_preset(preset or self.default)
+        )
         for change in changes:
             _set(tree, change)
         return self.parse(tree, str(file) if file else f"preset {preset or self.default}")
@@ -186,19 +190,12 @@ def dump_config(config: Frozen) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """A run's own configuration file. Raises UserError for a damaged one."""
+def read_toml(file: Path, told: str = "Expected a run's configuration, found a damaged file:") -> dict[str, Any]:
+    """The tables of a file, a run's own unless it is said. Raises UserError, whose words begin as `told`, for a damaged one."""
     try:
         return tomllib.loads(file.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"Expected a run's configuration, found a damaged file: {file}: {problem}.") from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise UserError(f"--config: expected a TOML file, found {file}: {problem}.") from None
+        raise UserError(f"{told} {file}: {problem}.") from None
 
 
 def _set(tree: dict[str, Any], change: str) -> None:
