@@ -10,7 +10,7 @@ Everything trains the preset `small` for 20 epochs, so that a domain is seen equ
 import argparse
 import json
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 from decathlon.adding import add_domain
 from decathlon.addition import Addition
@@ -20,6 +20,7 @@ from decathlon.reports import evaluate_run, submit_run
 from decathlon.runs import load_run
 from decathlon.submission import score_results
 from experiments.small.methods import EPOCHS
+from experiments.small.rows import spread, table_lines
 from experiments.small.table import Result, Row, Table, parser, prepared
 from mtan_core.files import write_json, write_text
 
@@ -73,7 +74,7 @@ def added(table: Table, name: str, seed: int) -> Result:
 
 def write(table: Table, names: Sequence[str], seeds: Sequence[int]) -> str:
     """Write `adding.md`: test accuracy of each domain added, alone and among all ten, where it is measured."""
-    lines = ["| domain | alone | added to the nine others | all ten together |", "| --- | --- | --- | --- |"]
+    lines: list[list[str]] = []
     columns: list[list[float]] = [[], [], []]
     for name in names:
         files = [
@@ -88,15 +89,11 @@ def write(table: Table, names: Sequence[str], seeds: Sequence[int]) -> str:
         by_row = [values[place::3] for place in range(3)]
         for column, own in zip(columns, by_row, strict=True):
             column.append(mean(own))
-        lines.append(f"| {name} | " + " | ".join(_spread(own) for own in by_row) + " |")
-    lines.append("| mean | " + " | ".join(f"{mean(column):.3f}" for column in columns) + " |")
-    text = "\n".join(lines) + "\n"
+        lines.append([name, *(spread(own) for own in by_row)])
+    lines.append(["mean", *(f"{mean(column):.3f}" for column in columns)])
+    text = "\n".join(table_lines(("domain", "alone", "added to the nine others", "all ten together"), lines)) + "\n"
     write_text(table.out / "adding.md", text)
     return text
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
