@@ -43,7 +43,7 @@ def cityscapes_source(path: Path, classes: int = 7, size: Size = DEFAULT_SIZE) -
 
 
 def label_map(classes: int) -> np.ndarray:
-    """The label (int8) for each official label id 0 to 255; -1 for what the official evaluation leaves out."""
+    """The label (int8) for each official label id 0 to 255; -1 for void, and for what is none of the 19 where those are asked for."""
     labels = np.full(256, -1, dtype=np.int8)
     groups = {number: group for number, (_, _, group) in zip(_IDS_19, CITYSCAPES_CLASSES, strict=True)}
     if classes == 19:
@@ -56,7 +56,7 @@ def label_map(classes: int) -> np.ndarray:
 
 def inverse_depth(disparity: np.ndarray) -> np.ndarray:
     """From the file's 16-bit values p: 0 is unknown and stays 0, else the disparity is (p - 1) / 256 pixels of the full image;
-    it is divided by 256 once more, so that the greatest, 126 pixels, becomes 0.49 as in the authors' files."""
+    it is divided by 256 once more, so that the greatest, 126 pixels, becomes 0.4922 as in the authors' files."""
     return np.where(disparity > 0, (disparity.astype(np.float32) - 1) / 2**16, 0).astype(np.float32)
 
 

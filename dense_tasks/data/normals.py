@@ -27,8 +27,9 @@ class Camera:
         return Camera(self.fx * across, self.fy * down, (self.cx + 0.5) * across - 0.5, (self.cy + 0.5) * down - 0.5)
 
 
-# The colour camera of NYUv2 at 640x480, onto which the labelled depth is projected (`camera_params.m` of its toolbox).
-NYU_CAMERA = Camera(fx=518.85790117450188, fy=519.46961112127485, cx=325.58244941119034, cy=253.73616633400465)
+# The colour camera of NYUv2 at 640x480, onto which the labelled depth is projected (`camera_params.m` of its toolbox, which
+# counts pixels from 1).
+NYU_CAMERA = Camera(fx=518.85790117450188, fy=519.46961112127485, cx=325.58244941119034 - 1, cy=253.73616633400465 - 1)
 
 
 def normals_from_depth(
