@@ -26,6 +26,8 @@ def open_array(path: Path) -> np.ndarray:
         raise ArrayError("a file that is no npy, or a part of one") from None
     if array.dtype.kind not in "iuf":
         raise ArrayError(f"an array of {array.dtype} instead of numbers")
+    if not array.size:
+        raise ArrayError(f"an array of shape {shape_text(array.shape)}, which holds nothing")
     return array
 
 

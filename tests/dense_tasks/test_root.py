@@ -117,6 +117,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a corrupt file": (lambda r: (r / "val/depth/0.npy").write_bytes(b"\x93NUMPY rubbish"), "val/depth/0.npy with a file that is no npy"),
     "half a file": (lambda r: truncate(r / "val/depth/0.npy"), "val/depth/0.npy with a file that is no npy, or a part of one"),
     "an empty file": (lambda r: (r / "val/depth/0.npy").write_bytes(b""), "val/depth/0.npy with a file that is no npy"),
+    "an array of nothing": (
+        lambda r: change(r, "train/image/1.npy", lambda v: v[:0]),
+        "train/image/1.npy with an array of shape 0x64x3, which holds nothing",
+    ),
     "a pickle": (
         lambda r: np.save(r / "val/depth/0.npy", np.array([Trap()], dtype=object), allow_pickle=True),
         "val/depth/0.npy with Python objects, which are never loaded",
