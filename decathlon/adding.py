@@ -97,7 +97,7 @@ def new_config(addition: Addition, old: RunConfig, summary: dict[str, Any], imag
     frozen = [part for part in SHARED_PARTS if part not in addition.unfreeze]
     rate = "" if first.lr is None else f", lr = {first.lr}"
     changes = [
-        f"domains={json.dumps([name])}", "weighting={}", "accumulate=1", f"phases=[{{epochs = {first.epochs}{rate}}}]"
+        f"domains={json.dumps([name])}", "weighting={}", "accumulate=1", "changes=[]", f"phases=[{{epochs = {first.epochs}{rate}}}]"
     ]  # fmt: skip
     if old.sampling == "joint":
         as_before = round(summary["steps"] / summary["epochs"]) if summary.get("epochs") else 1

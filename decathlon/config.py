@@ -151,6 +151,7 @@ class RunConfig(Frozen):
     phases: tuple[PhaseConfig, ...] = Field(
         (PhaseConfig(epochs=100),), min_length=1, description="the stretches of training, in order"
     )
+    changes: core.Changes = ()
 
     @model_validator(mode="after")
     def _fits_the_method(self) -> "RunConfig":
@@ -195,6 +196,7 @@ class RunConfig(Frozen):
             )
         if self.network.head_pool == "8x8" and not 64 <= self.image_size < 128:
             raise ValueError(f'`network.head_pool = "8x8"` needs `image_size` from 64 to 127, found {self.image_size}')
+        core.check_changes(self.changes, sum(phase.epochs for phase in self.phases), self.weighting.kind)
         if self.accumulate > 1 and self.sampling != "joint":
             raise ValueError(f'`accumulate` splits a joint step, found sampling = "{self.sampling}"')
         if self.steps_per_epoch and self.sampling == "sequential":

@@ -88,11 +88,18 @@ def without_domain(config: RunConfig, name: str, rest: list[str]) -> RunConfig:
         for phase in config.phases
         if phase.domains != (name,)
     ]
+    kept = tuple(phases) or (config.phases[-1].model_copy(update={"domains": ()}),)
+    changes = [
+        change.model_copy(update={"weights": _without(change.weights, name)})
+        for change in config.changes
+        if change.after < sum(phase.epochs for phase in kept)
+    ]
     learning = tuple(domain for domain in config.domains if domain != name)
     augment, weighting, optimizer = config.augment, config.weighting, config.optimizer
     return config.model_copy(update={
         "domains": learning if learning or not config.domains else tuple(rest),
-        "phases": tuple(phases) or (config.phases[-1].model_copy(update={"domains": ()}),),
+        "phases": kept,
+        "changes": tuple(changes),
         "fit": _without(config.fit, name),
         "augment": augment.model_copy(update={"centre": tuple(d for d in augment.centre if d != name)}),
         "weighting": weighting.model_copy(update={"weights": _without(weighting.weights, name)}),

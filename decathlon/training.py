@@ -25,7 +25,7 @@ from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_che
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
-from mtan_core.loop import Phase, Report, Trainer, report_nothing
+from mtan_core.loop import Change, Phase, Report, Trainer, report_nothing
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
@@ -48,6 +48,7 @@ def check_keys(config: RunConfig, domains: Sequence[str]) -> None:
         "weighting.weights": config.weighting.weights, "distillation.weights": config.distillation.weights,
         "optimizer.domain_weight_decay": config.optimizer.domain_weight_decay,
         **{f"phases.{i}.domains": phase.domains for i, phase in enumerate(config.phases)},
+        **{f"changes.{i}.weights": change.weights for i, change in enumerate(config.changes)},
     }  # fmt: skip
     for key, names in named.items():
         for name in names:
@@ -67,7 +68,8 @@ def phases_of(config: RunConfig, domains: Sequence[str]) -> list[Phase]:
         freeze, shared_only = phase.freeze, phase.shared_only
         if method.frozen:
             freeze, shared_only = ("pool", *freeze), method.own_norms
-        phases.append(Phase(tasks, phase.epochs, phase.lr or config.optimizer.lr, freeze, shared_only))
+        lr = phase.lr or config.optimizer.lr
+        phases.append(Phase(tasks, phase.epochs, lr, freeze, shared_only, own_lr=phase.lr is not None))
     return phases
 
 
@@ -225,9 +227,10 @@ def _trainer(
         config.sampling, sizes, config.batch_size, config.seed, config.sampling_temperature, config.steps_per_epoch
     )
 
-    def fresh_optimizer(lr: float) -> torch.optim.Optimizer:
+    def fresh_optimizer(lr: float, weight_decay: float | None = None) -> torch.optim.Optimizer:
         beside = teachers.parameters() if teachers else ()
-        return make_optimizer(options, parts.network, weighting, lr, beside, options.domain_weight_decay)
+        decayed = options.with_decay(weight_decay)
+        return make_optimizer(decayed, parts.network, weighting, lr, beside, options.domain_weight_decay)
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision, accumulate=config.accumulate,
@@ -243,6 +246,7 @@ def _trainer(
         evaluate_every=config.evaluate_every, observe=Observer(parts), stop=stop,
         average=WeightAverage(parts.network, config.ema) if config.ema else None,
         keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
+        changes=[Change(**change.model_dump()) for change in config.changes],
     )  # fmt: skip
 
 

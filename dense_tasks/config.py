@@ -130,11 +130,13 @@ class RunConfig(Frozen):
     phases: tuple[PhaseConfig, ...] = Field(
         (PhaseConfig(epochs=200),), min_length=1, description="the stretches of training, in order"
     )
+    changes: core.Changes = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
         if self.network.filters and len(self.network.filters) < 2:
             raise ValueError(f"`network.filters` must be at least two numbers, found {self.network.filters}")
+        core.check_changes(self.changes, sum(phase.epochs for phase in self.phases), self.weighting.kind)
         if self.pool == SEGNET or methods()[self.method].on_backbone:
             self._refuse_options_of_other_pools()
             return self

@@ -23,7 +23,7 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
-from mtan_core.loop import Columns, Phase, Report, Row, Trainer, report_nothing
+from mtan_core.loop import Change, Columns, Phase, Report, Row, Trainer, report_nothing
 from mtan_core.memory import available_memory, refuse_beyond
 from mtan_core.norm import SHARED
 from mtan_core.optimizers import make_optimizer
@@ -118,9 +118,12 @@ def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[]
 
 def _refuse_other_tasks(config: RunConfig, root: Root) -> None:
     """Raises UserError for weights of tasks that are not there, and too few images."""
-    unknown = [name for name in config.weighting.weights if name not in root.tasks]
-    if unknown:
-        raise UserError(f"`weighting.weights`: there is no task '{unknown[0]}' in training ({', '.join(root.tasks)}).")
+    named = {"weighting.weights": config.weighting.weights} | {
+        f"changes.{place}.weights": change.weights for place, change in enumerate(config.changes)
+    }
+    for key, weights in named.items():
+        if unknown := [name for name in weights if name not in root.tasks]:
+            raise UserError(f"`{key}`: there is no task '{unknown[0]}' in training ({', '.join(root.tasks)}).")
     if len(root.frames["train"]) < config.batch_size:
         raise UserError(
             f"`batch_size`: expected at most the {len(root.frames['train'])} training images, found {config.batch_size}."
@@ -173,15 +176,17 @@ def _trainer(
     options = config.optimizer
     chosen = config.weighting.model_dump(exclude={"kind"})
     weighting = make_weighting(config.weighting.kind, list(root.tasks), seed=config.seed, **chosen).to(device)
-    phases = [Phase((IMAGES,), phase.epochs, phase.lr or options.lr) for phase in config.phases]
+    phases = [
+        Phase((IMAGES,), phase.epochs, phase.lr or options.lr, own_lr=phase.lr is not None) for phase in config.phases
+    ]
     frames, held_out = (Frames(root, split, device) for split in ("train", "val"))
     sampler = Sampler(
         "joint", {IMAGES: len(frames)}, config.batch_size, config.seed, steps_per_epoch=config.steps_per_epoch
     )
     augmentation = Augmentation(config.augment.scales, config.augment.mirror)
 
-    def fresh_optimizer(lr: float) -> torch.optim.Optimizer:
-        return make_optimizer(options, network, weighting, lr)
+    def fresh_optimizer(lr: float, weight_decay: float | None = None) -> torch.optim.Optimizer:
+        return make_optimizer(options.with_decay(weight_decay), network, weighting, lr)
 
     record = Recorder(run, COLUMNS)
     trainer = Trainer(
@@ -195,7 +200,7 @@ def _trainer(
         evaluate_every=config.evaluate_every, observe=lambda rows: record(trainer.rows, rows), stop=stop,
         average=WeightAverage(network, config.ema) if config.ema else None,
         keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
-        columns=COLUMNS,
+        columns=COLUMNS, changes=[Change(**change.model_dump()) for change in config.changes],
     )  # fmt: skip
     return trainer
 

@@ -3,7 +3,7 @@ configuration is read from a preset or a file, changed by `--set`, and written b
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -102,6 +102,10 @@ class OptimizerConfig(Frozen):
     step_factor: float = Field(0.5, gt=0, le=1, description="factor of each step of `step`")
     clip: NonNegativeFloat = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 
+    def with_decay(self, weight_decay: float | None) -> "OptimizerConfig":
+        """The same with another weight decay; None changes nothing."""
+        return self if weight_decay is None else self.model_copy(update={"weight_decay": weight_decay})
+
 
 class CheckpointConfig(Frozen):
     """When checkpoints are written, and how many stay (the best by validation stays as well)."""
@@ -128,6 +132,39 @@ class PhaseConfig(Frozen):
         if set(self.freeze) == set(get_args(Part)):
             raise ValueError("`freeze` must leave something to learn")
         return self
+
+
+class ChangeConfig(Frozen):
+    """What is otherwise from an epoch on. Nothing begins anew, unlike in a phase: the optimiser keeps its state, and the
+    rate its schedule.
+    """
+
+    after: PositiveInt = Field(description="epochs of the whole training after which it holds")
+    lr: float | None = Field(None, gt=0, description="`optimizer.lr`; a phase with a rate of its own keeps it")
+    weight_decay: NonNegativeFloat | None = Field(None, description="`optimizer.weight_decay`")
+    weights: dict[str, NonNegativeFloat] = Field(
+        default_factory=dict, description="`weighting.weights` of these tasks (`weighting.kind = fixed`)"
+    )
+
+
+Changes = Annotated[
+    tuple[ChangeConfig, ...],
+    Field(
+        description="what is otherwise from an epoch on, while training goes on, such as a schedule that a search found"
+    ),
+]
+
+
+def check_changes(changes: Sequence[ChangeConfig], epochs: int, weighting: str) -> None:
+    """Raises ValueError for changes out of order, beyond the training's epochs, or of weights that nobody gives."""
+    for place, change in enumerate(changes):
+        earlier = changes[place - 1].after if place else 0
+        if not earlier < change.after < epochs:
+            raise ValueError(
+                f"`changes.{place}.after`: expected changes in order, before the last of {epochs} epochs, found {change.after}"
+            )
+        if change.weights and weighting != "fixed":
+            raise ValueError(f'`changes.{place}.weights` needs weighting.kind = "fixed", found "{weighting}"')
 
 
 Config = TypeVar("Config", bound=Frozen)

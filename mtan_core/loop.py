@@ -45,6 +45,17 @@ class Phase:
     lr: float
     freeze: tuple[str, ...] = ()
     shared_only: bool = False  # `freeze` holds for what tasks share; what single tasks own of pool and ladder learns
+    own_lr: bool = False  # `lr` is this phase's alone, and not the run's, which may change
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is otherwise once so many epochs are finished; None is as before. The optimiser and the schedule go on."""
+
+    after: int
+    lr: float | None = None
+    weight_decay: float | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,14 +90,15 @@ class Trainer:
     In classification every task is a stream of images; dense tasks all look at the images of one.
     `evaluate` gives validation tallies (None: there is no validation). `observe` is told the rows of metrics and the
     seconds after each epoch, `report` the same rows and the epoch's checkpoint once it is written (None: there is none).
-    `stop` is asked after each step whether to write a checkpoint and leave.
+    `stop` is asked after each step whether to write a checkpoint and leave. `make_optimizer` is told the learning rate and
+    the weight decay (None: the run's).
     """
 
     training: Step
     sampler: Sampler
     phases: Sequence[Phase]
     schedule: Schedule
-    make_optimizer: Callable[[float], torch.optim.Optimizer]
+    make_optimizer: Callable[[float, float | None], torch.optim.Optimizer]
     batch: Callable[[str, int], Sized]
     folder: Path
     evaluate: Callable[[], Mapping[str, Tally]] | None = None
@@ -99,6 +111,7 @@ class Trainer:
     every_steps: int = 0
     every_epochs: int = 1
     columns: Columns = Columns()
+    changes: Sequence[Change] = ()
     position: Position = field(default_factory=Position)
     tallies: dict[str, Tally] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
@@ -120,7 +133,7 @@ class Trainer:
                     drawn=self.position.drawn,
                 )
                 if self.position.phase < len(self.phases):
-                    self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
+                    self.training.optimizer = self._fresh_optimizer()
         self.seconds = time.perf_counter() - self._began
 
     def save_finished(self) -> Path:
@@ -141,7 +154,37 @@ class Trainer:
             self.training.begin_epoch(self.position.epochs / sum(each.epochs for each in self.phases))
             self.training.network.train()
             self.training.network.freeze(phase.freeze, phase.shared_only)
+            self._change()
             self._epoch(phase)
+
+    def _now(self) -> Change:
+        """All changes that hold at this epoch, in one."""
+        lr, decay = None, None
+        weights: dict[str, float] = {}
+        for change in self.changes:
+            if change.after <= self.position.epochs:
+                lr = change.lr if change.lr is not None else lr
+                decay = change.weight_decay if change.weight_decay is not None else decay
+                weights |= change.weights
+        return Change(self.position.epochs, lr, decay, weights)
+
+    def _change(self) -> None:
+        """Make what changes with this epoch take effect; on what a checkpoint restored it has no further one."""
+        now = self._now()
+        if now.weights:
+            self.training.weighting.reweigh(now.weights)
+        if any(change.after == now.after and change.weight_decay is not None for change in self.changes):
+            state = self.training.optimizer.state
+            self.training.optimizer = self._fresh_optimizer()
+            self.training.optimizer.state.update(state)
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        return self.make_optimizer(self._rate(self.phases[self.position.phase]), self._now().weight_decay)
+
+    def _rate(self, phase: Phase) -> float:
+        """The learning rate before the schedule's factor."""
+        changed = self._now().lr
+        return phase.lr if phase.own_lr or changed is None else changed
 
     def _epoch(self, phase: Phase) -> None:
         draws = self.sampler.epoch(self.position.epochs, phase.streams)
@@ -165,7 +208,7 @@ class Trainer:
     def _set_rate(self, phase: Phase, steps: int, step: int) -> None:
         factor = self.schedule.factor(self.position.epoch * steps + step, steps, phase.epochs)
         for group in self.training.optimizer.param_groups:
-            group["lr"] = phase.lr * factor
+            group["lr"] = self._rate(phase) * factor
 
     def _record(self, outcomes: Mapping[str, Outcome]) -> None:
         if self.average:
@@ -282,7 +325,7 @@ class Trainer:
             self.average.load(weights, state["average_steps"], str(checkpoint))
             weights = read_tensors(checkpoint, "learning")
         load_exactly(self.training.network, weights, str(checkpoint))
-        self.training.optimizer = self.make_optimizer(self.phases[self.position.phase].lr)
+        self.training.optimizer = self._fresh_optimizer()
         tensors = read_tensors(checkpoint, "training")
         _restore_optimizer(self.training, tensors, str(checkpoint))
         for part, module in self.training.companions.items():

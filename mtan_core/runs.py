@@ -13,9 +13,9 @@ import torch
 
 from mtan_core.checkpoint import checkpoints, read_state
 from mtan_core.choices import Choice
-from mtan_core.config import Config, Frozen, Kind, read_toml
+from mtan_core.config import Config, Frozen, Kind, dump_config, read_toml
 from mtan_core.errors import UserError
-from mtan_core.files import held, replacing, taken, write_json
+from mtan_core.files import held, replacing, taken, write_json, write_text
 
 FORMAT = 1
 RESUMABLE = "go on with it by --resume, or choose another"  # what to do where a run is there already
@@ -128,6 +128,24 @@ def refuse_differences(old: Frozen, new: Frozen) -> None:
             raise UserError(
                 f"--resume: expected the run's own `{key}` = {before.get(key)!r}, found {after.get(key)!r}."
             )
+
+
+def amend(folder: Folder[Config], config: Config) -> None:
+    """Let a run that was cloned from another go on with other `changes` from its last checkpoint on.
+
+    Its past stays what it was: raises UserError for a configuration that differs in anything else, or in changes that have
+    taken effect already.
+    """
+    epochs = read_state(folder.checkpoint())["position"]["epochs"]
+    own = folder.config()
+
+    def past(run: Config) -> Config:
+        changes = dict(run)["changes"]
+        return run.model_copy(update={"changes": tuple(change for change in changes if change.after < epochs)})
+
+    refuse_differences(past(own), past(config))
+    if config != own:
+        write_text(folder.path / "config.toml", dump_config(config))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

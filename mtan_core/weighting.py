@@ -73,6 +73,10 @@ class Weighting(nn.Module):
         """The current weight of each task."""
         return dict.fromkeys(self.tasks, 1.0)
 
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        """Take these tasks' weights from the user, between epochs. Raises TypeError where weights are not the user's."""
+        raise TypeError(f"{type(self).__name__} does not take weights.")
+
     def epoch_weights(self) -> Mapping[str, float | None]:
         """The weights that the epoch now ending was trained with: its steps' mean where they change from step to step.
 

@@ -15,5 +15,8 @@ class Fixed(Weighting):
     def weights(self) -> dict[str, float]:
         return dict(self._weights)
 
+    def reweigh(self, weights: Mapping[str, float]) -> None:
+        self._weights |= {task: float(weight) for task, weight in weights.items() if task in self._weights}
+
 
 WEIGHTING = Fixed

@@ -95,6 +95,9 @@ def test_an_unknown_key_suggests_the_near_one(change: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
+        ("changes=[{after = 2, lr = 0.1}, {after = 2}]", "changes.1.after`: expected changes in order"),
+        ("changes=[{after = 1000, lr = 0.1}]", "changes.0.after`: expected changes in order, before the last"),
+        ("changes=[{after = 1, weights = {svhn = 2.0}}]", "changes.0.weights` needs weighting.kind"),
         ("batch_size=1", "batch_size"), ("batch_size=many", "batch_size"), ("image_size=8", "image_size"),
         ("optimizer.lr=0", "optimizer.lr"), ("optimizer.lr=inf", "optimizer.lr"), ("optimizer.lr=nan", "optimizer.lr"),
         ("network.depth=11", "depth"), ("network.depth=4", "network.depth"), ("ema=1", "ema"), ("seed=-1", "seed"),

@@ -18,11 +18,13 @@ from decathlon.runs import RunFolder
 from mtan_core.checkpoint import read_state
 from mtan_core.errors import UserError
 from mtan_core.loop import Interrupted
+from mtan_core.runs import amend
 from tests.conftest import Mtan
 from tests.decathlon.conftest import SHARED_NORM, TRAINED, Tiny, tiny, train_tiny
 from tests.resuming import Killed, after, same_runs
 
 TWO_PHASES = 'phases=[{epochs = 2}, {epochs = 1, lr = 0.01, domains = ["dtd", "svhn"], freeze = ["pool"]}]'
+CHANGED = "changes=[{after = 1, lr = 0.03, weight_decay = 0.01, weights = {svhn = 2.0}}]"
 RECIPES = {
     "joint": ("weighting.kind=dwa", "ema=0.9", TWO_PHASES),
     "proportional": ("sampling=proportional", "norm=shared", "weighting.kind=uncertainty", "optimizer.kind=adamw",
@@ -32,6 +34,7 @@ RECIPES = {
                     "ema=0.9", "steps_per_epoch=4", "optimizer.warmup=1"),
     "train+val": ("protocol=train+val", "accumulate=2", "weighting.kind=uncertainty", "checkpoint.every_epochs=2",
                   "checkpoint.keep=1", "phases=[{epochs = 3}]"),
+    "changes": ("weighting.kind=fixed", "weighting.weights.dtd=0.5", CHANGED),
 }  # fmt: skip
 
 
@@ -51,6 +54,36 @@ def test_stopped_and_killed_runs_end_as_unbroken_ones(challenge: Tiny, tmp_path:
     assert 0 < survived < steps
     train_tiny(challenge.store, broken, *changes, resume=True)
     same_runs(broken, whole)
+
+
+def test_a_run_that_goes_on_with_other_changes_ends_as_if_they_had_been_planned(
+    challenge: Tiny,
+    tmp_path: Path,
+) -> None:
+    """As population based training needs it: a copy of another run's folder goes on under another configuration."""
+    recipe = ("weighting.kind=fixed", "phases=[{epochs = 3}]", "optimizer.schedule=cosine")
+    planned, begun, copied = tmp_path / "planned", tmp_path / "begun", tmp_path / "copied"
+    train_tiny(challenge.store, planned, *recipe, CHANGED)
+    with pytest.raises(Killed):
+        train_tiny(challenge.store, begun, *recipe, stop=after(steps_of_epoch(planned) + 1, kill=True))
+    shutil.copytree(begun, copied)
+    config = RunFolder(planned).config()
+    with pytest.raises(UserError, match="changes"):
+        train_tiny(challenge.store, copied, *recipe, CHANGED, resume=True)
+    amend(RunFolder(copied), config)
+    train_tiny(challenge.store, copied, *recipe, CHANGED, resume=True)
+    same_runs(copied, planned)
+    rows = pd.read_parquet(copied / "metrics.parquet").drop_duplicates("epoch")
+    weights = pd.read_parquet(copied / "metrics.parquet").query("domain == 'svhn'")["weight"]
+    assert weights.tolist() == [1.0, 2.0, 2.0] and rows["lr"].iloc[1] < 0.03 < rows["lr"].iloc[0]
+    with pytest.raises(UserError, match="changes"):  # what has taken effect cannot be changed any more
+        amend(RunFolder(copied), config.model_copy(update={"changes": ()}))
+    with pytest.raises(UserError, match="batch_size"):
+        amend(RunFolder(begun), config.model_copy(update={"batch_size": 4}))
+
+
+def steps_of_epoch(run: Path) -> int:
+    return int(pd.read_parquet(run / "metrics.parquet")["step"].min())
 
 
 def test_stopped_after_the_last_step_of_an_epoch(challenge: Tiny, tmp_path: Path) -> None:
