@@ -39,15 +39,25 @@ def evaluate_domain(
     if labels is None:
         raise UserError(f"{domain}: expected a labelled split, found {images.split.split}.")
     tally = Tally()
-    confusion = np.zeros((images.split.spec.classes,) * 2, np.int64)
+    classes = images.split.spec.classes
+    confusion = np.zeros((classes, classes), np.int64)
     for places, logits in answers(network, domain, images, precision, chunk):
         truth = torch.from_numpy(labels[places]).to(logits.device)
         answer = logits.argmax(1)
         tally.add(int((answer == truth).sum()), len(places), F.cross_entropy(logits.double(), truth).item())
-        np.add.at(confusion, (labels[places], answer.cpu().numpy()), 1)
+        confusion += confusions(labels[places], answer.cpu().numpy(), classes)
     if tally.seen != len(images.split):
         raise RuntimeError(f"{domain}: {tally.seen} images seen of {len(images.split)}")
     return Answers(tally, confusion)
+
+
+def confusions(
+    truth: Int[np.ndarray, " images"], answers: Int[np.ndarray, " images"], classes: int
+) -> Int[np.ndarray, "classes classes"]:
+    """How often each class (rows) was taken for each (columns)."""
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (truth, answers), 1)
+    return counts
 
 
 @torch.inference_mode()

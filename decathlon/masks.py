@@ -18,7 +18,6 @@ from decathlon.runs import Run
 from decathlon.views import normalise
 from mtan_core.errors import UserError
 from mtan_core.images import find_images
-from mtan_core.network import AttentionNetwork
 from mtan_core.progress import progress
 from mtan_core.segments import Segments
 
@@ -138,7 +137,7 @@ def mask_use(run: Run, store: Store, split: str = "val", domains: str | None = N
             source = run.images(checked_split(run, store, name, split))
             places = np.unique(np.linspace(0, len(source.split) - 1, min(limit, len(source.split))).round().astype(int))
             batches = (source.evaluation(places[i : i + CHUNK]) for i in range(0, len(places), CHUNK))
-            rows.append(_moments(run.network, name, batches))
+            rows.append(moments(run.network.masks(batch, name) for batch in batches))
             images[name] = len(places)
             advance(note=name)
     stages = list(zip(*rows, strict=True))
@@ -147,22 +146,20 @@ def mask_use(run: Run, store: Store, split: str = "val", domains: str | None = N
 
 
 @torch.inference_mode()
-def _moments(
-    network: AttentionNetwork, domain: str, batches: Iterable[torch.Tensor]
-) -> list[tuple[NDArray[np.float64], float]]:
-    """For each stage the mean mask of every channel, and the standard deviation over all values."""
+def moments(batches: Iterable[Sequence[torch.Tensor]]) -> list[tuple[NDArray[np.float64], float]]:
+    """From masks by batch and stage, (B, C, H, W): for each stage the mean mask of every channel, and the standard deviation
+    over all values."""
     sums: list[torch.Tensor] = []
     squares: list[torch.Tensor] = []
     count = 0
-    for images in batches:
-        masks = network.masks(images, domain)
+    for masks in batches:
         added = (
             [mask.double().mean((2, 3)).sum(0) for mask in masks],
             [m.double().square().mean((2, 3)).sum(0) for m in masks],
         )
         sums = [a + b for a, b in zip(sums, added[0], strict=True)] if sums else added[0]
         squares = [a + b for a, b in zip(squares, added[1], strict=True)] if squares else added[1]
-        count += len(images)
+        count += len(masks[0])
     return [
         (
             (total / count).cpu().numpy(),

@@ -14,6 +14,7 @@ from experiments.compare.cli import compare
 from experiments.quickstart import quickstart
 from experiments.report.cli import report
 from experiments.search import commands as searching
+from experiments.sweep.commands import sweep
 from mtan_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -24,6 +25,7 @@ app.add_typer(experiments_app, name="experiments")
 experiments_app.add_typer(bench_app, name="bench")
 experiments_app.command()(searching.search)
 experiments_app.command()(searching.resume)
+experiments_app.command()(sweep)
 experiments_app.command()(compare)
 experiments_app.command()(report)
 app.command()(quickstart)

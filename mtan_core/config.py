@@ -296,6 +296,14 @@ def _listed_keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[s
     return [f"{place[0]}.{place[1]}.{name}" for name in table.model_fields]
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested tables, by keys with dots."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
 def config_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """All keys, with dots."""
     keys = []

@@ -13,7 +13,7 @@ import torch
 
 from mtan_core.checkpoint import checkpoints, read_state
 from mtan_core.choices import Choice
-from mtan_core.config import Config, Frozen, Kind, dump_config, read_toml
+from mtan_core.config import Config, Frozen, Kind, dump_config, flat, read_toml
 from mtan_core.errors import UserError
 from mtan_core.files import held, replacing, taken, write_json, write_text
 
@@ -122,7 +122,7 @@ def choose_device(name: str) -> torch.device:
 
 def refuse_differences(old: Frozen, new: Frozen) -> None:
     """Raises UserError that names the first key in which a resumed run would differ."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    before, after = flat(old.model_dump()), flat(new.model_dump())
     for key in sorted({*before, *after}):
         if before.get(key) != after.get(key):
             raise UserError(
@@ -146,13 +146,6 @@ def amend(folder: Folder[Config], config: Config) -> None:
     refuse_differences(past(own), past(config))
     if config != own:
         write_text(folder.path / "config.toml", dump_config(config))
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def resolve(

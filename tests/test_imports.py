@@ -86,7 +86,7 @@ def test_every_module_imports(name: str) -> None:
     "words",
     [
         [], ["--help"], ["decathlon", "--help"], ["decathlon", "score", "--help"], ["dense", "--help"],
-        ["experiments", "search", "--help"],
+        ["experiments", "search", "--help"], ["experiments", "sweep", "--help"],
     ],
 )  # fmt: skip
 def test_help_loads_nothing_heavy(words: list[str]) -> None:

@@ -19,6 +19,12 @@ def compare(
     reference: Annotated[
         str | None, typer.Option(metavar="RUN|NAME", help="What deltas are taken to (default: the first run's group).")
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Labelled test files: submissions in the runs' folders are scored (Decathlon)."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="One line per group and measure.")] = False,
@@ -30,7 +36,7 @@ def compare(
     from experiments.compare import comparison, rendering
     from experiments.compare.measured import read_runs
 
-    found = comparison.compare(read_runs(runs), reference, published)
+    found = comparison.compare(read_runs(runs, annotations), reference, published)
     if as_json:
         print(json.dumps(found.to_dict(), allow_nan=False))
     elif markdown:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dense_tasks.metrics import delta_mtl
-from experiments.compare.measured import Measured
+from experiments.compare.measured import MEAN, TEST_MEAN, Measured
 from experiments.compare.published import Published, published_rows, why_not_comparable
 from experiments.compare.statistics import TEST, Difference, Sample, difference
 from mtan_core.errors import UserError, nearest
@@ -46,11 +46,17 @@ class Comparison:
     reference: Group
     published: tuple[Published, ...]
     apart: tuple[str, ...]  # why the published rows are not comparable; empty: they are, or none were asked for
+    remarks: tuple[str, ...] = ()  # what else is to be said
 
     @property
     def measures(self) -> list[str]:
         """All measures of any group, in order."""
         return list(dict.fromkeys(measure for group in self.groups for measure in group.first.measures))
+
+    @property
+    def headline(self) -> str:
+        """The measure of Decathlon runs by which rows are told apart: of validation, or of test where nothing was validated."""
+        return next(iter(self.reference.first.main), MEAN)
 
     def difference(self, group: Group, measure: str) -> Difference | None:
         """None for the reference itself, and where data or protocol differ, so that a difference would mean nothing."""
@@ -78,10 +84,11 @@ class Comparison:
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers."""
-        return [*self._what_is_shown(), *self._differences()]
+        return [*self._what_is_shown(), *self._differences(), *self.remarks]
 
     def _what_is_shown(self) -> Iterator[str]:
-        yield "validation, last checkpoint; mean ± sample standard deviation over seeds (n - 1)"
+        measured = "validation" + (" and test" if TEST_MEAN in self.measures else "")
+        yield f"{measured}, last checkpoint; mean ± sample standard deviation over seeds (n - 1)"
         tests = sum(self.difference(g, m) is not None and self.difference(g, m).p is not None  # type: ignore[union-attr]
                     for g in self.groups for m in g.first.main)  # fmt: skip
         if tests:
@@ -137,7 +144,12 @@ def compare(runs: Sequence[Measured], reference: str | None = None, published: b
 
     Raises UserError for two runs of one group with one seed, a reference that is not there, and published rows for dense runs.
     """
-    groups = group_runs(runs)
+    return set_beside(group_runs(runs), reference, published)
+
+
+def set_beside(groups: Sequence[Group], reference: str | None = None, published: bool = False) -> Comparison:
+    """Groups beside their reference and, where they are asked for, published rows. Raises as `compare` does."""
+    runs = [run for group in groups for run in group.runs]
     kind = runs[0].kind
     if published and kind != "decathlon":
         raise UserError(

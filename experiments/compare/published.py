@@ -50,7 +50,5 @@ def why_not_comparable(run: Measured) -> list[str]:
     if set(run.data.get("domains", ())) != set(names):
         reasons.append(f"{run.path}: it has not exactly the ten official domains")
     if run.protocol != "train+val":
-        reasons.append(
-            f"{run.path}: protocol {run.protocol}, and validation accuracies; published: train+val, and test"
-        )
+        reasons.append(f"{run.path}: protocol {run.protocol}; published: train+val, and test accuracies")
     return reasons

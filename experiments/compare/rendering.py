@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.compare.comparison import Comparison, Group
-from experiments.compare.measured import MEAN
+from experiments.compare.measured import MEAN, SCORE, TEST_MEAN
+from experiments.compare.published import Published
 from experiments.compare.statistics import said
 
 NONE = "-"
@@ -36,17 +37,28 @@ def letter(place: int) -> str:
 
 def _groups(found: Comparison) -> Table:
     """Beside comparable runs stand the published rows."""
-    last = ["Delta-MTL"] if found.kind == "dense" else ["mean", "delta", "p"]
+    last = ["Delta-MTL"] if found.kind == "dense" else [*_results(found), f"delta of {found.headline}", "p"]
     rows = [
         [f"{letter(place)}: {group.name}", *_cost(group), *_result(found, group)]
         for place, group in enumerate(found.groups)
     ]
     if found.published and not found.apart:
         rows += [
-            [row.method, NONE, f"{row.parameters or NONE} x", NONE, f"{row.mean:.3f} (test)", NONE, NONE]
+            [row.method, NONE, f"{row.parameters or NONE} x", NONE, *_published_results(found, row), NONE, NONE]
             for row in found.published
         ]
     return Table(f"Beside {found.reference.name}", ["runs", "seeds", "parameters", "minutes", *last], rows)
+
+
+def _results(found: Comparison) -> list[str]:
+    """The measures of Decathlon runs that a short table shows; those of test where there are any."""
+    tested = [TEST_MEAN, SCORE] if TEST_MEAN in found.measures or (found.published and not found.apart) else []
+    return [*([MEAN] if MEAN in found.measures or not tested else []), *tested]
+
+
+def _published_results(found: Comparison, row: Published) -> list[str]:
+    values = {TEST_MEAN: f"{row.mean:.3f}", SCORE: f"{row.score:.0f}"}
+    return [values.get(name, NONE) for name in _results(found)]
 
 
 def _cost(group: Group) -> list[str]:
@@ -62,9 +74,9 @@ def _result(found: Comparison, group: Group) -> list[str]:
     if found.kind == "dense":
         delta = found.delta_mtl(group)
         return [NONE if delta is None else f"{delta:+.1%}"]
-    difference = found.difference(group, MEAN)
+    difference = found.difference(group, found.headline)
     return [
-        measure(group, MEAN),
+        *(measure(group, name) for name in _results(found)),
         f"{difference.delta:+.3f}" if difference else NONE,
         p_value(difference.p) if difference and difference.p is not None else NONE,
     ]
@@ -73,7 +85,7 @@ def _result(found: Comparison, group: Group) -> list[str]:
 def measure(group: Group, name: str) -> str:
     """Mean and spread of a measure, or a dash."""
     sample = group.sample(name)
-    return said(sample.values) if sample else NONE
+    return said(sample.values, 0 if name == SCORE else 3) if sample else NONE
 
 
 def p_value(p: float) -> str:
@@ -81,7 +93,10 @@ def p_value(p: float) -> str:
 
 
 def _measures(found: Comparison) -> Table:
-    columns = ["validation", *(letter(place) for place in range(len(found.groups)))]
+    columns = [
+        "validation" + (" and test" if TEST_MEAN in found.measures else ""),
+        *(letter(place) for place in range(len(found.groups))),
+    ]
     rows = [[name, *(_cell(found, group, name) for group in found.groups)] for name in found.measures]
     return Table("By domain" if found.kind == "decathlon" else "By task and measure", columns, rows)
 
@@ -132,10 +147,12 @@ def to_csv(found: Comparison) -> str:
                 writer.writerow([
                     group.name, name, len(sample.values), sample.mean, sample.spread,
                     difference.delta if difference else None, difference.p if difference else None,
-                    group.first.parameters, minutes.mean * 60 if minutes else None, "val", not found.unlike(group),
+                    group.first.parameters, minutes.mean * 60 if minutes else None,
+                    "test" if name == SCORE or name.startswith("test ") else "val", not found.unlike(group),
                 ])  # fmt: skip
     for row in found.published:
-        for name, value in {"mean": row.mean, **row.accuracy}.items():
+        tests = {f"test {name}": value for name, value in row.accuracy.items()}
+        for name, value in {TEST_MEAN: row.mean, **tests, SCORE: row.score}.items():
             writer.writerow([row.method, name, None, value, None, None, None, None, None, "test", not found.apart])
     return text.getvalue()
 
@@ -165,8 +182,8 @@ def all_notes(found: Comparison) -> list[str]:
     if found.apart:
         more = f" (and {len(found.apart) - 2} more reasons)" if len(found.apart) > 2 else ""
         notes.append("published rows are not comparable: " + "; ".join(found.apart[:2]) + more)
-    elif found.published:
-        notes.append("published numbers are of test; score a submission of these runs to set it beside them")
+    elif found.published and TEST_MEAN not in found.measures:
+        notes.append("published numbers are of test; with --annotations these runs' submissions stand beside them")
     return notes
 
 

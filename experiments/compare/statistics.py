@@ -1,6 +1,7 @@
 """Means, spreads and differences over seeds."""
 
-import math
+import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +17,12 @@ class Sample:
 
     @property
     def mean(self) -> float:
-        return math.fsum(self.values) / len(self.values)
+        return statistics.fmean(self.values)
 
     @property
     def spread(self) -> float | None:
         """Sample standard deviation (n - 1); None for a single seed."""
-        if len(self.values) < 2:
-            return None
-        return math.sqrt(math.fsum((value - self.mean) ** 2 for value in self.values) / (len(self.values) - 1))
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,15 @@ def difference(own: Sample, reference: Sample) -> Difference:
         return Difference(delta)
     from scipy.stats import ttest_ind
 
-    found = ttest_ind(own.values, reference.values, equal_var=False)
-    low, high = found.confidence_interval(0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # said of one sample without spread, which Welch's test allows
+        found = ttest_ind(own.values, reference.values, equal_var=False)
+        low, high = found.confidence_interval(0.95)
     return Difference(delta, float(found.pvalue), (float(low), float(high)))
 
 
-def said(values: Sequence[float]) -> str:
+def said(values: Sequence[float], digits: int = 3) -> str:
     """Mean and spread in words: 0.491 ± 0.022, or the mean alone."""
     sample = Sample(tuple(values))
-    return f"{sample.mean:.3f}" if sample.spread is None else f"{sample.mean:.3f} ± {sample.spread:.3f}"
+    mean = f"{sample.mean:.{digits}f}"
+    return mean if sample.spread is None else f"{mean} ± {sample.spread:.{digits}f}"

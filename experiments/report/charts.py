@@ -1,12 +1,8 @@
-"""Charts as inline SVG, whose colours are those of the page, light or dark; and pictures as data URIs."""
+"""Charts as inline SVG, whose colours are those of the page, light or dark."""
 
-import base64
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -50,8 +46,8 @@ def bars(label: str, values: Mapping[str, float], marks: Mapping[str, float] | N
     return svg(left + width + 50, len(values) * row + 4, label, body)
 
 
-def lines(label: str, series: Mapping[str, Points]) -> Markup:
-    """Lines over epochs; the series' place decides its colour and dashes. Zero is always in sight."""
+def lines(label: str, series: Mapping[str, Points], styles: Mapping[str, str] | None = None) -> Markup:
+    """Lines over epochs; the series' place decides its colour and dashes, unless `styles` do. Zero is always in sight."""
     left, top, width, height = 40, 8, 340, 180
     drawn = [point for points in series.values() for point in points]
     first, last = min(x for x, _ in drawn), max(x for x, _ in drawn)
@@ -76,14 +72,13 @@ def lines(label: str, series: Mapping[str, Points]) -> Markup:
         for x, told in named.items()
     ]
     for place, (name, points) in enumerate(series.items()):
-        path = [at(x, y) for x, y in points]
+        path, style = [at(x, y) for x, y in points], styles[name] if styles else stroke(place)
+        told = f"<title>{escape(name)}</title>"
         if len(path) == 1:
-            (x, y), colour = path[0], f"var(--c{place % COLOURS})"
-            told = f"<title>{escape(name)}</title>"
-            body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}">{told}</circle>')
+            body.append(f'<circle cx="{path[0][0]:.1f}" cy="{path[0][1]:.1f}" r="3" {style}>{told}</circle>')
         elif path:
-            told = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
-            body.append(f'<polyline points="{told}" {stroke(place)}><title>{escape(name)}</title></polyline>')
+            joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
+            body.append(f'<polyline points="{joined}" {style}>{told}</polyline>')
     return svg(left + width + 14, top + height + 24, label, body)
 
 
@@ -95,8 +90,9 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 2, 4, 5, 8, 10, 20) if step * power >= value * 0.999)
 
 
-def legend_line(place: int) -> Markup:
-    return Markup(f'<svg viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4h28" {stroke(place)}/></svg>')
+def sample(style: str) -> Markup:
+    """A short line of this style, for a legend."""
+    return Markup(f'<svg viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4h28" {style}/></svg>')
 
 
 def matrix(label: str, names: Sequence[str], counts: Any) -> Markup:
@@ -105,8 +101,9 @@ def matrix(label: str, names: Sequence[str], counts: Any) -> Markup:
     body = []
     for row, name in enumerate(names):
         total = max(1, int(counts[row].sum()))
-        short = name if len(name) <= 16 else f"{name[:6]}…{name[-9:]}"
-        body.append(f'<text x="{left - 6}" y="{row * cell + 35}" text-anchor="end">{row + 1} {escape(short)}</text>')
+        body.append(
+            f'<text x="{left - 6}" y="{row * cell + 35}" text-anchor="end">{row + 1} {escape(_short(name))}</text>'
+        )
         body.append(f'<text class="soft" x="{left + row * cell + 10}" y="14" text-anchor="middle">{row + 1}</text>')
         for column in range(len(names)):
             count = int(counts[row, column])
@@ -122,23 +119,85 @@ def matrix(label: str, names: Sequence[str], counts: Any) -> Markup:
     return svg(left + len(names) * cell + 4, len(names) * cell + 22, label, body)
 
 
-def drawn(draw: Callable[[Path], object]) -> str:
-    """The PNG that `draw` writes, as a data URI."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        draw(path)
-        return data_uri(path.read_bytes())
+def heat(
+    label: str, rows: Sequence[str], columns: Sequence[str], values: Any, low: float, high: float, digits: int = 2
+) -> Markup:
+    """A matrix with its numbers; the depth of a cell is its place between `low` and `high`, with another hue below zero."""
+    left, wide, tall = 136, 46, 22
+    body = [
+        f'<text class="soft" x="{left + column * wide + wide / 2}" y="14" text-anchor="middle">{escape(name)}</text>'
+        for column, name in enumerate(columns)
+    ]
+    for row, name in enumerate(rows):
+        body.append(f'<text x="{left - 6}" y="{row * tall + 35}" text-anchor="end">{escape(_short(name))}</text>')
+        for column, told in enumerate(columns):
+            value = float(values[row][column])
+            share = abs(value) / max(high, -low) if low < 0 else (value - low) / (high - low) if high > low else 0.5
+            x, y = left + column * wide, row * tall + 20
+            body.append(
+                f'<rect x="{x}" y="{y}" width="{wide - 1}" height="{tall - 1}" fill="var(--c{int(value < 0)})" '
+                f'fill-opacity="{0.04 + 0.5 * min(max(share, 0), 1):.2f}"><title>{escape(name)}, {escape(told)}: {value:.4f}</title></rect>'
+                f'<text x="{x + wide / 2 - 0.5}" y="{y + 15}" text-anchor="middle">{value:.{digits}f}</text>'
+            )
+    return svg(left + len(columns) * wide + 4, len(rows) * tall + 22, label, body)
 
 
-def thumbnail(pixels: Any) -> str:
-    """An image (H, W, 3) uint8 as a data URI, at most 96 pixels wide and tall."""
-    from PIL import Image
-
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((96, 96))
-    image.save(buffer, "PNG")
-    return data_uri(buffer.getvalue())
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else f"{name[:6]}…{name[-9:]}"
 
 
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def strips(label: str, values: Mapping[str, float], others: Mapping[str, Sequence[tuple[str, float]]]) -> Markup:
+    """A line for each name: its value as a dot, among others' values (name and number) as ticks."""
+    left, width, row = 118, 250, 22
+    body = []
+    for place, (name, value) in enumerate(values.items()):
+        y = place * row + 11
+        body.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end">{escape(name)}</text>'
+                    f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y}" y2="{y}"/>')  # fmt: skip
+        body += [
+            f'<line x1="{left + width * number:.1f}" x2="{left + width * number:.1f}" y1="{y - 6}" y2="{y + 6}" '
+            f'stroke="var(--soft)" stroke-width="1.5"><title>{escape(other)}: {number:.1%}</title></line>'
+            for other, number in others.get(name, ())
+        ]
+        body.append(f'<circle cx="{left + width * value:.1f}" cy="{y}" r="4.5" fill="var(--c1)"/>'
+                    f'<text x="{left + width + 8}" y="{y + 4}">{value:.1%}</text>')  # fmt: skip
+    return svg(left + width + 50, len(values) * row + 4, label, body)
+
+
+def parallel(label: str, axes: Sequence["Axis"], lines_of: Sequence["Strand"]) -> Markup:
+    """Parallel coordinates: an axis for each quantity, a line for each trial through its places from 0 (bottom) to 1 (top)."""
+    top, height, apart = 26, 190, 96
+    body = []
+    for number, axis in enumerate(axes):
+        x, named = 50 + number * apart, f"{escape(_short(axis.name))}<title>{escape(axis.name)}</title>"
+        body.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{top}" y2="{top + height}"/>'
+                    f'<text x="{x}" y="14" text-anchor="middle">{named}</text>')  # fmt: skip
+        body += [
+            f'<text class="soft" x="{x + 5}" y="{top + height * (1 - place) + 4:.1f}">{escape(told)}</text>'
+            for place, told in axis.ticks
+        ]
+    for strand in lines_of:
+        points = " ".join(
+            f"{50 + number * apart},{top + height * (1 - place):.1f}"
+            for number, place in enumerate(strand.places)
+            if place is not None
+        )
+        body.append(
+            f'<polyline points="{points}" fill="none" {strand.style}><title>{escape(strand.name)}</title></polyline>'
+        )
+    return svg(100 + (len(axes) - 1) * apart, top + height + 14, label, body)
+
+
+class Axis(NamedTuple):
+    """A quantity, with the places (0 to 1) of some of its values."""
+
+    name: str
+    ticks: Sequence[tuple[float, str]]
+
+
+class Strand(NamedTuple):
+    """A trial's places on all axes (None: it has no such value), and how its line looks."""
+
+    name: str
+    places: Sequence[float | None]
+    style: str

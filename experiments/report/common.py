@@ -53,7 +53,7 @@ def curves(run: Measured, column: str, panels: Mapping[str, str]) -> list[Part]:
             shown.append(
                 parts.chart(charts.lines(f"{title} over epochs, a line each for {', '.join(names)}", series), title)
             )
-    legend = parts.legend([(name, charts.legend_line(place)) for place, name in enumerate(names)])
+    legend = parts.legend([(name, charts.sample(charts.stroke(place))) for place, name in enumerate(names)])
     return [parts.heading("Curves"), parts.figures(shown), legend] if shown else []
 
 

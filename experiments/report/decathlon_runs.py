@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 
 from decathlon.data.store import StoredSplit, open_store
-from decathlon.evaluation import predict_domain
-from decathlon.figures import mask_grid
-from decathlon.looking import draw
+from decathlon.evaluation import confusions, predict_domain
 from decathlon.masks import mask_use
 from decathlon.own_store import with_added
 from decathlon.quickstart import mask_rows
@@ -16,8 +14,9 @@ from decathlon.runs import Run, RunFolder, load_run
 from experiments.compare.comparison import compare
 from experiments.compare.measured import MEAN, Measured
 from experiments.compare.rendering import Table, all_notes, tables
-from experiments.report import charts, parts
+from experiments.report import charts, parts, tiles
 from experiments.report.common import curves, what_was_run
+from experiments.report.mask_parts import example_rows, mask_parts
 from experiments.report.parts import Part
 from mtan_core.errors import UserError
 from mtan_core.progress import progress
@@ -90,16 +89,10 @@ def _from_images(run: Run, data: str) -> list[Part]:
     return shown + _masks(run, store, ",".join(names))
 
 
-def _confusion(split: StoredSplit, answers: Any, classes: int) -> Any:
-    assert split.labels is not None
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (split.labels, answers), 1)
-    return counts
-
-
 def _matrix(run: Run, name: str, split: StoredSplit, answers: Any) -> Part:
     names = run.spec(name).class_names
-    counts = _confusion(split, answers, len(names))
+    assert split.labels is not None
+    counts = confusions(split.labels, answers, len(names))
     label = f"Confusion matrix of {name}: {int(counts.trace())} of {len(split)} validation images right"
     return parts.chart(charts.matrix(label, names, counts), f"{name}: rows are true classes, columns answers.")
 
@@ -107,10 +100,10 @@ def _matrix(run: Run, name: str, split: StoredSplit, answers: Any) -> Part:
 def _worst(run: Run, name: str, split: StoredSplit, answers: Any) -> list[Part]:
     """The most frequent confusions of a domain, each with one image."""
     names = run.spec(name).class_names
-    counts = _confusion(split, answers, len(names))
+    assert split.labels is not None
+    counts = confusions(split.labels, answers, len(names))
     right = int(counts.trace())
     np.fill_diagonal(counts, 0)
-    assert split.labels is not None
     thumbs = []
     for cell in np.argsort(-counts, axis=None, kind="stable")[:WORST]:
         truth, answer = divmod(int(cell), len(names))
@@ -118,7 +111,7 @@ def _worst(run: Run, name: str, split: StoredSplit, answers: Any) -> list[Part]:
         if count:
             place = int(np.flatnonzero((split.labels == truth) & (answers == answer))[0])
             told = f"{names[truth]} taken for {names[answer]}"
-            thumbs.append(parts.picture(charts.thumbnail(split.image(place)), f"{name}: {told}", f"{told} ({count})"))
+            thumbs.append(parts.picture(tiles.data_uri(split.image(place), 96), f"{name}: {told}", f"{told} ({count})"))
     told = f"{name}, {len(names)} classes: {right} of {len(split)} right; the most frequent confusions"
     return [parts.note(told + ("." if thumbs else ": none.")), *([parts.figures(thumbs, "thumbs")] if thumbs else [])]
 
@@ -129,14 +122,9 @@ def _masks(run: Run, store: Any, names: str) -> list[Part]:
         use = mask_use(run, store, "val", names, LOOKED_AT)
     except UserError as without:
         return [*shown, parts.note(str(without))]
-    alt = f"Mean and spread of the masks by domain and stage, and their overlap between {', '.join(use.domains)}"
-    pictures = [
-        parts.picture(
-            charts.drawn(lambda path: draw(path, run, use, None)), alt, "Use, spread and overlap of the masks."
-        )
-    ]
+    shown += mask_parts(use, "domain")
     if set(run.specs) <= set(use.domains):
-        rows = mask_rows(run, store)
-        told = "Validation images, each beside the masks that all domains lay on the first group's features"
-        pictures.append(parts.picture(charts.drawn(lambda path: mask_grid(path, rows)), told, f"{told}."))
-    return [*shown, *(parts.figures([one], "wide") for one in pictures)]
+        rows = [(name, image, dict(masks)) for name, image, masks in mask_rows(run, store)]
+        told = "Validation images, each beside the masks that all domains lay on the first group's features (means over channels)."
+        shown += example_rows(rows, told)
+    return shown

@@ -1,23 +1,29 @@
 """A dense run on the page."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from decathlon.masks import MaskUse, moments
 from dense_tasks.data.frames import Frames
-from dense_tasks.data.root import open_root
-from dense_tasks.drawing import Drawn, draw_predictions
+from dense_tasks.data.root import Root, open_root
 from dense_tasks.runs import DenseRun, load_run
 from experiments.compare.measured import Measured
 from experiments.compare.rendering import Table
-from experiments.report import charts, parts
+from experiments.report import parts, tiles
 from experiments.report.common import curves, what_was_run
+from experiments.report.mask_parts import example_rows, mask_parts
+from experiments.report.painting import paint
 from experiments.report.parts import Part
 from mtan_core.errors import UserError
 from mtan_core.step import autocast
 
 SHOWN = 3  # validation images whose predictions are drawn
+LOOKED_AT = 20  # images for the masks
 PANELS = {
     "loss": "training loss", "weight": "weight of the loss", "key_metric": "training key metric",
     "val_loss": "validation loss", "val_key_metric": "validation key metric",
@@ -37,31 +43,77 @@ def dense_parts(run: Measured, data: str | None) -> list[Part]:
         shown.append(parts.note("Nothing was validated (imported)."))
     shown += curves(run, "task", PANELS)
     if data is None:
-        return [*shown, parts.note("Left out without --data ROOT: predictions.")]
-    return [*shown, parts.heading("Predictions"), *_predictions(load_run(run.path), Path(data))]
+        return [*shown, parts.note("Left out without --data ROOT: predictions, masks.")]
+    return shown + _from_images(load_run(run.path), Path(data))
 
 
 @torch.inference_mode()
-def _predictions(run: DenseRun, data: Path) -> list[Part]:
-    """A few validation images at even distances, what is predicted for them, and their labels."""
+def _from_images(run: DenseRun, data: Path) -> list[Part]:
+    """What needs validation images, some of which are taken at even distances."""
     root = open_root(data, list(run.facts.tasks), run.config.dataset or None, ["val"], run.config.missing_labels,
                      run.network.raw.divisor)  # fmt: skip
     if root.dataset != run.facts.dataset:
         raise UserError(f"--data: expected a root of {run.facts.dataset.name}, found {root.dataset.name}: {data}.")
     frames = Frames(root, "val", run.device)
-    places = np.unique(np.linspace(0, len(frames) - 1, SHOWN).round().astype(int))
-    shown = []
-    for place in places:
-        batch = frames.batch(places[places == place])
-        with autocast(run.device, run.config.precision):
-            outputs = run.network(batch.images)
-        one = Drawn(
-            f"val {root.frames['val'][place]}",
-            batch.images[0].permute(1, 2, 0).cpu().numpy(),
-            {name: output[0].float().cpu().numpy() for name, output in outputs.items()},
-            {name: labels[0].cpu().numpy() for name, labels in batch.labels.items()},
-        )
-        source = charts.drawn(lambda path, one=one: draw_predictions(path, [one], root.tasks))  # type: ignore[misc]
-        alt = f"Validation image {one.title}: predictions of {', '.join(root.tasks)}, above their labels"
-        shown.append(parts.figures([parts.picture(source, alt)], "wide"))
-    return shown
+    shown = [
+        part for place in _spaced(len(frames), SHOWN) for part in _prediction(run, root, frames, place)
+    ]  # fmt: skip
+    return [parts.heading("Predictions"), *shown, parts.heading("Masks"), *_masks(run, root, frames)]
+
+
+def _spaced(count: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
+
+
+def _prediction(run: DenseRun, root: Root, frames: Frames, place: int) -> list[Part]:
+    """An image, what is predicted for it, and its labels, which share their colours."""
+    batch = frames.batch(np.array([place]))
+    with autocast(run.device, run.config.precision):
+        outputs = run.network(batch.images)
+    title = f"val {root.frames['val'][place]}"
+    pictures = [parts.picture(tiles.data_uri(_shown(batch.images[0])), f"Validation image {title}", title)]
+    legends = []
+    for name, task in root.tasks.items():
+        label = paint(task, _array(batch.labels[name])) if name in batch.labels else None
+        predicted = paint(task, _array(outputs[name]), label.limits if label else None)
+        legends.append(predicted.legend(name, label))
+        for kind, painted in (("predicted", predicted), ("label", label)):
+            if painted:
+                told = f"{name}, {kind}"
+                pictures.append(parts.picture(tiles.data_uri(painted.pixels), f"{title}: {told}", told))
+    return [parts.figures(pictures, "maps"), *legends]
+
+
+def _masks(run: DenseRun, root: Root, frames: Frames) -> list[Part]:
+    """What masks select on some validation images."""
+    try:
+        by_task = [
+            run.network.raw.masks(frames.batch(np.array([place])).images) for place in _spaced(len(frames), LOOKED_AT)
+        ]
+    except UserError as without:
+        return [parts.note(str(without))]
+    rows = [moments(masks[name] for masks in by_task) for name in root.tasks]
+    stages = list(zip(*rows, strict=True))
+    use = MaskUse(
+        "val", dict.fromkeys(root.tasks, len(by_task)), [np.stack([mean for mean, _ in stage]) for stage in stages],
+        [np.array([spread for _, spread in stage]) for stage in stages],
+    )  # fmt: skip
+    image = _shown(frames.batch(np.array([0])).images[0])
+    examples = [
+        (name, image, {f"stage {stage}": _array(mask).mean(0) for stage, mask in enumerate(by_task[0][name])})
+        for name in root.tasks
+    ]
+    told = "The first validation image, beside each task's masks on it (means over channels)."
+    return [*mask_parts(use, "task"), *example_rows(examples, told)]
+
+
+def _shown(image: Tensor) -> tiles.Picture:
+    """(3, H, W) in [0, 1] as bytes."""
+    pixels: tiles.Picture = (image.permute(1, 2, 0).float().cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def _array(values: Tensor) -> NDArray[Any]:
+    """The first of a batch."""
+    found: NDArray[Any] = values[0].float().cpu().numpy() if values.is_floating_point() else values[0].cpu().numpy()
+    return found

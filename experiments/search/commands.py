@@ -45,11 +45,20 @@ def search(
 
 
 def resume(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a search.")], as_json: Json = False
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a search or a sweep.")],
+    as_json: Json = False,
 ) -> None:
-    """Go on with a search that was stopped or killed; finished trials are not run again."""
-    from experiments.search.engine import resume as resume_search
+    """Go on with a search or a sweep that was stopped or killed; what is finished is not run again."""
     from experiments.search.stopping import interruptible
+
+    if (out / "sweep.json").is_file():
+        from experiments.sweep.commands import tell
+        from experiments.sweep.engine import resume as resume_sweep
+
+        with interruptible():
+            tell(resume_sweep(out), as_json)
+        return
+    from experiments.search.engine import resume as resume_search
 
     with interruptible():
         _tell(resume_search(out), as_json)

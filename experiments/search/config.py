@@ -161,13 +161,13 @@ def trial_config(search: SearchConfig, point: Point) -> Any:
     """The training's configuration at a point of the space; its threads are the trial's CPUs."""
     file = Path(search.config) if search.config is not None else None
     threads = max(1, int(search.resources.cpus))
-    changes = [*search.set, f"threads={threads}", *(f"{key}={_toml(value)}" for key, value in point.items())]
+    changes = [*search.set, f"threads={threads}", *(f"{key}={toml_value(value)}" for key, value in point.items())]
     return training_kind(search).load(search.preset, file, changes)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {toml_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value)  # numbers, strings, true and false are written alike in both

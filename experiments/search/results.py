@@ -25,11 +25,11 @@ def summarize(number: int, result: Any) -> Trial:
     status = "failed" if result.error else "finished" if complete else "stopped" if rows else "unfinished"
     return {
         "trial": number, "point": (result.config or {}).get("point", {}), "status": status,
-        "error": _told(result.error), "seconds": last.get("time_total_s"), "rows": rows,
+        "error": error_told(result.error), "seconds": last.get("time_total_s"), "rows": rows,
     }  # fmt: skip
 
 
-def _told(error: Exception | None) -> str | None:
+def error_told(error: Exception | None) -> str | None:
     """The last line that says something: Ray wraps the trial's exception in its traceback."""
     if error is None:
         return None

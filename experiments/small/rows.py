@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any, Generic, TypeVar
 
+from experiments.compare.statistics import said
 from mtan_core.files import write_json
 
 Result = dict[str, Any]
@@ -73,9 +73,7 @@ def by_row(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Mean and, of several, standard deviation; empty of none."""
-    if not values:
-        return ""
-    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+    return said(values, digits) if values else ""
 
 
 def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

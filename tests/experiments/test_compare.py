@@ -111,7 +111,7 @@ def test_published_rows_stand_beside_official_data_and_protocol_alone(mtan: Mtan
     ten = tuple(official_domains())
     official = write_run(tmp_path / "a", 0.5, "protocol=train+val", source="official", names=ten)
     beside = mtan("experiments", "compare", official, "--published")
-    assert "NOT COMPARABLE" not in beside.out and "(test)" in beside.out
+    assert "NOT COMPARABLE" not in beside.out and "test mean" in beside.out and "MTAN (WRN-28-4)" in beside.out
     custom = write_run(tmp_path / "b", 0.5, "protocol=train+val", "seed=1", names=ten)
     val = write_run(tmp_path / "c", 0.5, source="official", names=ten)
     part = write_run(tmp_path / "d", 0.5, "protocol=train+val", source="official")
