@@ -30,7 +30,7 @@ addEventListener("load", () => {
   for (let click = 0; click < 2; click++) { table.tHead.rows[0].cells[3].querySelector("button").click(); seen.push(column()); }
   document.getElementById("probe").textContent = JSON.stringify({
     problems, seen, sort: table.tHead.rows[0].cells[3].getAttribute("aria-sort"),
-    images: [...document.images].map((image) => [image.naturalWidth, image.alt]),
+    images: [...document.querySelectorAll("figure img")].map((image) => [image.naturalWidth, image.alt]),
     charts: [...document.querySelectorAll("figure svg")].map((svg) => [svg.children.length, svg.getBoundingClientRect().width]),
     wide: document.documentElement.scrollWidth - innerWidth,
   });
