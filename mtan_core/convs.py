@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mtan_core.segments import Segments
 
@@ -195,12 +196,52 @@ def pointwise(
     made: list[Tensor] = []
     for x, weight in zip(inputs, weights.split([x.shape[1] for x in inputs], dim=1), strict=True):
         pixels = x.permute(0, 2, 3, 1).reshape(-1, segments.sizes[0] * height * width, x.shape[1])
+        if not made and len(pixels) < len(convs):
+            made.append(_of_shared_pixels(pixels[0], weight, bias))
+            continue
         pixels = pixels.expand(len(convs), -1, -1)  # (tasks, images * h * w, in)
         if not made:
             made.append(torch.bmm(pixels, weight) if bias is None else torch.baddbmm(bias, pixels, weight))
         else:  # in place: what the sum was before is needed by no gradient; autocast leaves such operations alone
             made[0].baddbmm_(pixels.to(made[0].dtype), weight.to(made[0].dtype))
     return made[0].view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _of_shared_pixels(
+    pixels: Float[Tensor, "pixels inputs"], weight: Float[Tensor, "tasks inputs outputs"], bias: Tensor | None
+) -> Float[Tensor, "tasks pixels outputs"]:
+    """All tasks' products with pixels that all of them look at."""
+    kind = pixels.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else pixels.dtype
+    shift = None if bias is None else bias.squeeze(1).to(dtype)
+    made: Tensor = _SharedPixels.apply(pixels.to(dtype), weight.to(dtype), shift)
+    return made
+
+
+class _SharedPixels(torch.autograd.Function):
+    """Each task's matrix by itself: a batched product would copy the pixels for every task, and transposed in its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(pixels, weight)
+        ctx.biased = bias is not None
+        made = pixels.new_empty(len(weight), len(pixels), weight.shape[2])
+        for task, matrix in enumerate(weight):
+            if bias is None:
+                torch.mm(pixels, matrix, out=made[task])
+            else:
+                torch.addmm(bias[task], pixels, matrix, out=made[task])
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        pixels, weight = ctx.saved_tensors
+        to_weight = torch.stack([pixels.T @ own for own in gradient])
+        to_pixels = gradient[0] @ weight[0].T
+        for own, matrix in zip(gradient[1:], weight[1:], strict=True):
+            to_pixels.addmm_(own, matrix.T)
+        return to_pixels, to_weight, gradient.sum(1) if ctx.biased else None
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:

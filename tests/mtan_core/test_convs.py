@@ -4,11 +4,11 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mtan_core.convs import ConvKind, PiggybackConv, SharedConv, make_conv
+from mtan_core.convs import ConvKind, PiggybackConv, SharedConv, make_conv, pointwise
 from mtan_core.network import owner_of
 from mtan_core.segments import Segments
 
@@ -114,3 +114,33 @@ def test_what_a_task_adds_is_counted_as_in_the_papers() -> None:
     assert isinstance(low, SharedConv)
     low.add_task("digits")
     assert sum(p.numel() for n, p in low.named_parameters() if n.startswith("own")) == 2 * 64 * 16
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_pixels_that_all_tasks_look_at_are_convolved_for_each(bias: bool) -> None:
+    """Of the concatenation of shared rows and each task's own, values and all gradients, without a copy of the shared ones."""
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(2, 4, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    own = torch.randn(6, 3, 3, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    convs = [nn.Conv2d(7, 6, 1, bias=bias, dtype=torch.float64) for _ in range(3)]
+    found = pointwise([shared, own], Segments(("a", "b", "c"), (2, 2, 2)), convs)
+    parts = zip(convs, own.split(2), strict=True)
+    expected = torch.cat([conv(torch.cat([shared, part], 1)) for conv, part in parts])
+    assert_close(found, expected, rtol=0, atol=1e-12)
+    direction = torch.randn(found.shape, generator=generator, dtype=torch.float64)
+    wanted = [shared, own, *(parameter for conv in convs for parameter in conv.parameters())]
+    for one, other in zip(*(torch.autograd.grad(y, wanted, direction) for y in (found, expected)), strict=True):
+        assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_shared_pixels_follow_autocast() -> None:
+    shared = torch.rand(2, 4, 3, 5, requires_grad=True)
+    convs = [nn.Conv2d(4, 6, 1) for _ in range(3)]
+    segments = Segments(("a", "b", "c"), (2, 2, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = pointwise([shared], segments, convs)
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), pointwise([shared], segments, convs), rtol=0.02, atol=0.02)
+    found.sum().backward()
+    assert shared.grad is not None and shared.grad.dtype == torch.float32
+    assert all(conv.weight.grad is not None and conv.weight.grad.dtype == torch.float32 for conv in convs)
