@@ -12,12 +12,12 @@ from torch import Tensor
 from decathlon.data.store import StoredSplit
 from decathlon.specs import DomainSpec, Fit
 from decathlon.views import (
-    CENTRE,
     Augmentation,
     Boxes,
     centre_boxes,
     change_colours,
     copy_windows,
+    draw_colours,
     mirror,
     normalise,
     place_boxes,
@@ -37,6 +37,23 @@ class View:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Images of a split and how each is to be looked at: boxes, mirrored or not, factor and shift of the colours."""
+
+    places: np.ndarray
+    boxes: Boxes
+    mirrored: np.ndarray | None
+    colours: np.ndarray | None  # (2, images)
+    unscaled: bool  # boxes are as large as what is made of them
+
+    def __getitem__(self, rows: np.ndarray) -> "Draw":
+        """Some of them."""
+        mirrored = None if self.mirrored is None else self.mirrored[rows]
+        colours = None if self.colours is None else self.colours[:, rows]
+        return Draw(self.places[rows], self.boxes[rows], mirrored, colours, self.unscaled)
+
+
+@dataclass(frozen=True)
 class DomainImages:
     """The images of one domain's split, as the network wants them: (batch, 3, size, size), normalised, on `device`."""
 
@@ -46,25 +63,28 @@ class DomainImages:
     device: torch.device
     spec: DomainSpec  # whose mean and std hold: a run keeps those of its training
 
-    def training(self, places: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> Tensor:
-        """Augmented images at these places of the split; all randomness comes from `rng`."""
+    def draw(self, places: np.ndarray, augmentation: Augmentation, rng: np.random.Generator) -> Draw:
+        """How each image at these places of the split is to be looked at; all randomness comes from `rng`."""
         heights, widths = self.split.heights[places], self.split.widths[places]
         boxes = random_boxes(heights, widths, self.fit, augmentation, rng)
-        mirrored = None
-        if augmentation.mirror and self.spec.mirror:
-            mirrored = rng.random(len(places)) < 0.5
-        images = self._views(places, boxes, augmentation, mirrored)
+        mirrored = rng.random(len(places)) < 0.5 if augmentation.mirror and self.spec.mirror else None
+        colours = None
         if augmentation.contrast or augmentation.brightness:
-            images = change_colours(images, augmentation, rng)
-        return images
+            colours = draw_colours(len(places), augmentation, rng)
+        return Draw(places, boxes, mirrored, colours, augmentation.unscaled)
+
+    def training(self, draw: Draw) -> Float[Tensor, "batch 3 size size"]:
+        """Augmented images, as drawn."""
+        images = self._views(draw.places, draw.boxes, draw.unscaled, draw.mirrored)
+        return images if draw.colours is None else change_colours(images, draw.colours)
 
     def evaluation(self, places: np.ndarray, view: View | None = None) -> Float[Tensor, "batch 3 size size"]:
         """The images without any randomness: the centre, or the given view of it."""
         heights, widths = self.split.heights[places], self.split.widths[places]
         if view is None:
-            return self._views(places, centre_boxes(heights, widths, self.fit), CENTRE, None)
+            return self._views(places, centre_boxes(heights, widths, self.fit), True, None)
         boxes = place_boxes(heights, widths, self.fit, np.full((len(places), 2), view.place))
-        return self._views(places, boxes, CENTRE, np.full(len(places), view.mirrored))
+        return self._views(places, boxes, True, np.full(len(places), view.mirrored))
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
         """The places of the whole split in order, in chunks."""
@@ -80,13 +100,13 @@ class DomainImages:
         return square and bool((np.minimum(heights, widths) == self.size).all())
 
     def _views(
-        self, places: np.ndarray, boxes: Boxes, augmentation: Augmentation, mirrored: np.ndarray | None
+        self, places: np.ndarray, boxes: Boxes, unscaled: bool, mirrored: np.ndarray | None
     ) -> Float[Tensor, "batch 3 size size"]:
         split = self.split
         stored = split.pixels, split.offsets[places], split.heights[places], split.widths[places]
-        if augmentation.unscaled and self._whole_pixels:
+        if unscaled and self._whole_pixels:
             windows = copy_windows(*stored, boxes, self.size).to(self.device)
-        elif augmentation.unscaled and self.fit == "squash" and self.device.type == "cpu":
+        elif unscaled and self.fit == "squash" and self.device.type == "cpu":
             windows = resize_whole(*stored, self.size)
         else:
             images = stack_images(*stored).to(self.device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from decathlon.batches import DomainImages, View
 from mtan_core.errors import UserError
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
+from mtan_core.parallel import ALONE, Group
 from mtan_core.reestimate import reestimate
 from mtan_core.step import Precision, autocast
 
@@ -29,11 +31,16 @@ class Answers:
 
 @torch.inference_mode()
 def evaluate_domain(
-    network: AttentionNetwork, domain: str, images: DomainImages, precision: Precision = "fp32", chunk: int = CHUNK
+    network: AttentionNetwork,
+    domain: str,
+    images: DomainImages,
+    precision: Precision = "fp32",
+    chunk: int = CHUNK,
+    group: Group = ALONE,
 ) -> Answers:
     """Accuracy, loss and confusions with the statistics that the network holds; nothing is random.
 
-    Raises UserError for a split without labels.
+    The processes of a group take the chunks in turn, and add up what they counted. Raises UserError for a split without labels.
     """
     labels = images.split.labels
     if labels is None:
@@ -41,11 +48,13 @@ def evaluate_domain(
     tally = Tally()
     classes = images.split.spec.classes
     confusion = np.zeros((classes, classes), np.int64)
-    for places, logits in answers(network, domain, images, precision, chunk):
+    for places, logits in answers(network, domain, images, precision, chunk, group=group):
         truth = torch.from_numpy(labels[places]).to(logits.device)
         answer = logits.argmax(1)
         tally.add(int((answer == truth).sum()), len(places), F.cross_entropy(logits.double(), truth).item())
         confusion += confusions(labels[places], answer.cpu().numpy(), classes)
+    if group.size > 1:
+        tally, confusion = _added_up(tally, confusion, group, images.device)
     if tally.seen != len(images.split):
         raise RuntimeError(f"{domain}: {tally.seen} images seen of {len(images.split)}")
     return Answers(tally, confusion)
@@ -58,6 +67,17 @@ def confusions(
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (truth, answers), 1)
     return counts
+
+
+def _added_up(
+    tally: Tally, confusion: np.ndarray, group: Group, device: torch.device
+) -> tuple[Tally, Int[np.ndarray, "classes classes"]]:
+    """Counts and losses of all processes."""
+    sums = torch.tensor([tally.loss, tally.step_losses], dtype=torch.float64, device=device)
+    loss, step_losses = group.total(sums).tolist()
+    correct, seen, steps = group.total(torch.tensor([tally.correct, tally.seen, tally.steps], device=device)).tolist()
+    counted = group.total(torch.from_numpy(confusion).to(device)).cpu().numpy()
+    return Tally(correct, seen, loss, steps, step_losses), counted
 
 
 @torch.inference_mode()
@@ -84,12 +104,13 @@ def answers(
     precision: Precision,
     chunk: int,
     view: View | None = None,
+    group: Group = ALONE,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Places and fp32 logits, chunk by chunk, in evaluation mode."""
+    """Places and fp32 logits, chunk by chunk, in evaluation mode; of a group's chunks, those of this process."""
     was_training = network.training
     network.eval()
     try:
-        for places in images.chunks(chunk):
+        for places in islice(images.chunks(chunk), group.rank, None, group.size):
             with autocast(images.device, precision):
                 logits = network(images.evaluation(places, view), domain)
             yield places, logits.float()

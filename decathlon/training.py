@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_che
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
-from mtan_core.loop import Change, Phase, Report, Trainer, report_nothing
+from mtan_core.loop import Change, Phase, Report, Show, Trainer, report_nothing
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
+from mtan_core.norm import synchronise
 from mtan_core.optimizers import make_optimizer
+from mtan_core.parallel import ALONE, Group, refuse_few_images
+from mtan_core.progress import progress
 from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
@@ -85,6 +88,8 @@ class Training(core.Training):
     val_images: dict[str, DomainImages]
     trainer: Trainer
     device: torch.device
+    group: Group = ALONE
+    reestimated: dict[str, Tally] = field(default_factory=dict)
 
     @property
     def step(self) -> TrainingStep:
@@ -106,6 +111,7 @@ class Training(core.Training):
         if self.config.norm == "shared":
             self._reestimate_best()
             self._reestimate(self.network)
+            self.reestimated = self.validate() if self.val_images else {}
 
     def _reestimate(self, network: AttentionNetwork) -> None:
         for domain, source in self.train_images.items():
@@ -119,7 +125,8 @@ class Training(core.Training):
         path = self.folder.checkpoints / f"step-{best['step']}"
         network = trained_network(self.config, {spec.name: spec for spec in self.specs}, path).to(self.device)
         self._reestimate(network)
-        save_checkpoint(self.folder.checkpoints, best["step"], {"weights": network.state_dict()}, read_state(path))
+        if self.group.leads:
+            save_checkpoint(self.folder.checkpoints, best["step"], {"weights": network.state_dict()}, read_state(path))
 
     def divisions(self) -> dict[str, dict[str, str]]:
         """Which images are in which split, as digests: a run must not meet another division of the same images."""
@@ -140,12 +147,11 @@ class Training(core.Training):
 
     def finish(self) -> dict[str, Any]:
         """Write the summary."""
-        validation = self.validate() if self.config.norm == "shared" and self.val_images else {}
-        return self.folder.write_summary(self._summary(validation))
+        return self.folder.write_summary(self._summary(self.reestimated))
 
     def validate(self) -> dict[str, Tally]:
         return {
-            domain: evaluate_domain(self.network, domain, images, self.config.precision).tally
+            domain: evaluate_domain(self.network, domain, images, self.config.precision, group=self.group).tally
             for domain, images in self.val_images.items()
         }
 
@@ -161,7 +167,7 @@ class Training(core.Training):
             **parameter_counts(self.network),
             "own_parameters": {spec.name: own_parameters(self.network, spec.name) for spec in self.specs},
             "steps": trainer.position.steps, "epochs": trainer.position.epochs, "images": trainer.images,
-            "seconds": round(trainer.seconds, 1), "best": trainer.best,
+            "seconds": round(trainer.seconds, 1), "workers": self.group.size, "best": trainer.best,
             "val_accuracy": validated, "mean_val_accuracy": sum(validated.values()) / len(validated) if validated else None,
             **environment(self.device),
         }  # fmt: skip
@@ -174,12 +180,14 @@ def prepare_training(
     stop: Callable[[], bool] = lambda: False,
     inherited: Sequence[DomainSpec] = (),
     start: Path | None = None,
+    group: Group = ALONE,
 ) -> Training:
     """Put all parts of a run together; writes nothing. Raises UserError for what cannot be trained.
 
     `inherited` are domains that came with the run and are not trained, so that no data of theirs is needed; `start` is
-    the checkpoint whose weights training begins with.
+    the checkpoint whose weights training begins with. `group` are the processes that train together.
     """
+    refuse_undivided(config, group)
     store = open_store(data)
     domains = [name for name in store.domains if name in (config.domains or store.domains)]
     check_keys(config, [*store.domains, *(spec.name for spec in inherited)])
@@ -190,6 +198,8 @@ def prepare_training(
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     train_images = {name: training_images(config, store, name, device) for name in domains}
+    for name, images in train_images.items():
+        refuse_few_images(name, len(images), group)
     val_images = {}
     if config.protocol == "train":
         held = {
@@ -205,7 +215,8 @@ def prepare_training(
     if config.pool_from and not checkpoints(folder.checkpoints):
         weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
         take_pool(network, weights, f"`pool_from`: {config.pool_from}")
-    training = Training(config, folder, specs, network, train_images, val_images, None, device)  # type: ignore[arg-type]
+    synchronise(network, group)
+    training = Training(config, folder, specs, network, train_images, val_images, None, device, group)  # type: ignore[arg-type]
     teachers = None if inherited else distillation(config, network, [store.specs[name] for name in domains], device)
     training.trainer = _trainer(config, training, phases_of(config, domains), stop, teachers)
     return training
@@ -234,14 +245,14 @@ def _trainer(
 
     step = TrainingStep(
         parts.network, weighting, fresh_optimizer(phases[0].lr), config.precision, accumulate=config.accumulate,
-        label_smoothing=config.label_smoothing, clip=options.clip, workers=_workers(config, parts.device, len(domains)),
-        compile=config.compile, distillation=teachers,
+        label_smoothing=config.label_smoothing, clip=options.clip, workers=_workers(config, parts, len(domains)),
+        compile=config.compile, distillation=teachers, group=parts.group,
     )  # fmt: skip
     return Trainer(
         training=step, sampler=sampler, phases=phases,
         schedule=Schedule(options.schedule, options.warmup, options.step_epochs, options.step_factor),
         make_optimizer=fresh_optimizer,
-        batch=lambda task, drawn: parts.train_images[task].batch(sampler.examples(task, drawn), drawn),
+        batch=lambda task, drawn: parts.train_images[task].batch(sampler.examples(task, drawn), drawn, parts.group),
         folder=parts.folder.checkpoints, evaluate=parts.validate if parts.val_images else None,
         evaluate_every=config.evaluate_every, observe=Observer(parts), stop=stop,
         average=WeightAverage(parts.network, config.ema) if config.ema else None,
@@ -250,9 +261,24 @@ def _trainer(
     )  # fmt: skip
 
 
-def _workers(config: RunConfig, device: torch.device, domains: int) -> Workers | None:
-    """Threads for a step's domains on the CPU; not where domains move the same statistics, or for the compiler's sake."""
-    if device.type != "cpu" or config.norm == "shared" or config.compile:
+def refuse_undivided(config: RunConfig, group: Group) -> None:
+    """Raises UserError for what several processes cannot train together."""
+    if group.size == 1:
+        return
+    refuse_few_images("`batch_size`", config.batch_size, group)
+    if config.distillation.teachers:
+        raise UserError(
+            "`distillation.teachers`: teachers compare all images of a batch with each other, which cannot be divided "
+            f"among {group.size} workers."
+        )
+    if config.compile:
+        raise UserError(f"`compile`: a compiled network cannot be divided among {group.size} workers.")
+
+
+def _workers(config: RunConfig, parts: Training, domains: int) -> Workers | None:
+    """Threads for a step's domains on the CPU; not where domains move the same statistics, nor where processes must sum
+    in one order, nor for the compiler's sake."""
+    if parts.device.type != "cpu" or config.norm == "shared" or config.compile or parts.group.size > 1:
         return None
     return cpu_workers(domains)
 
@@ -269,18 +295,21 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     report: Report = report_nothing,
+    group: Group = ALONE,
+    show: Show = progress,
 ) -> dict[str, Any]:
     """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`.
 
-    `report` is told each epoch's rows of metrics and its checkpoint.
+    `report` is told each epoch's rows of metrics and its checkpoint. `group` are the processes that train together, all of
+    which call this; `show` makes the progress bar.
     """
     folder = RunFolder(run)
 
     def prepare(last: Path | None) -> Training:
         inherited = inherited_specs(folder, config) if last else []
-        training = prepare_training(config, data, run, stop, inherited, last if inherited else None)
+        training = prepare_training(config, data, run, stop, inherited, last if inherited else None, group)
         training.warn_of_blind_domains()
-        training.trainer.report = report
+        training.trainer.report, training.trainer.show = report, show
         return training
 
-    return train_run(folder, config, prepare, resume)
+    return train_run(folder, config, prepare, resume, group)

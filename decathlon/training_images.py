@@ -1,15 +1,17 @@
 """What a domain learns from: augmented batches of its training split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from decathlon.batches import DomainImages
+from decathlon.batches import DomainImages, Draw
 from decathlon.config import RunConfig
 from decathlon.data.store import Store
 from decathlon.views import Augmentation
 from mtan_core.errors import UserError
+from mtan_core.parallel import ALONE, Group
 from mtan_core.sampling import keyed_generator
 from mtan_core.step import Batch
 
@@ -26,26 +28,45 @@ class TrainingImages:
     def __len__(self) -> int:
         return sum(len(part.split) for part in self.parts)
 
-    def batch(self, places: np.ndarray, drawn: int) -> Batch:
-        """The images at these places; the number of the batch in its stream determines all randomness."""
-        name = self.parts[0].spec.name
-        rng = keyed_generator(self.seed, "augment", name, drawn)
-        images, labels, start = [], [], 0
+    def batch(self, places: np.ndarray, drawn: int, group: Group = ALONE) -> Batch:
+        """This process's part of the images at these places.
+
+        The number of the batch in its stream determines all randomness, and it is drawn for the whole batch, so that each
+        image is the same whoever makes it.
+        """
+        rng = keyed_generator(self.seed, "augment", self.parts[0].spec.name, drawn)
+        draws, start = [], 0
         for part in self.parts:
             own = places[(places >= start) & (places < start + len(part.split))] - start
-            if len(own):
-                images.append(part.training(own, self.augmentation, rng))
-                labels.append(part.split.labels[own])  # type: ignore[index]
+            draws.append(part.draw(own, self.augmentation, rng) if len(own) else None)
             start += len(part.split)
-        return self._mix(torch.cat(images), torch.from_numpy(np.concatenate(labels)).to(images[0].device), rng)
-
-    def _mix(self, images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator) -> Batch:
+        rows = np.arange(len(places))[group.part(len(places))]
         if not self.mixup:
-            return Batch(images, labels)
+            return Batch(*self._made(draws, rows))
         share = float(rng.beta(self.mixup, self.mixup))
-        share = max(share, 1 - share)  # so that `labels` are those of the greater part
-        order = torch.from_numpy(rng.permutation(len(labels))).to(labels.device)
-        return Batch(images.lerp(images[order], 1 - share), labels, labels[order], share)
+        partners = rng.permutation(len(places))[rows]
+        return self._mixed(draws, rows, partners, max(share, 1 - share))
+
+    def _mixed(self, draws: Sequence[Draw | None], rows: np.ndarray, partners: np.ndarray, share: float) -> Batch:
+        """Mixup: the greater `share` is that of `rows`, whose labels are the batch's first."""
+        needed, where = np.unique(np.concatenate([rows, partners]), return_inverse=True)
+        images, labels = self._made(draws, needed)
+        first, other = (torch.from_numpy(part).to(labels.device) for part in np.split(where.reshape(-1), 2))
+        own = images if len(needed) == len(rows) else images[first]
+        return Batch(own.lerp(images[other], 1 - share), labels[first], labels[other], share)
+
+    def _made(self, draws: Sequence[Draw | None], rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels of some rows of the batch, in ascending order."""
+        images, labels, start = [], [], 0
+        for part, draw in zip(self.parts, draws, strict=True):
+            if draw is None:
+                continue
+            wanted = rows[(rows >= start) & (rows < start + len(draw.places))] - start
+            start += len(draw.places)
+            if len(wanted):
+                images.append(part.training(draw[wanted]))
+                labels.append(part.split.labels[draw.places[wanted]])  # type: ignore[index]
+        return torch.cat(images), torch.from_numpy(np.concatenate(labels)).to(images[0].device)
 
 
 def training_images(config: RunConfig, store: Store, domain: str, device: torch.device) -> TrainingImages:

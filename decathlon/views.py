@@ -180,13 +180,18 @@ def normalise(pixels: Shaped[Tensor, "batch size size 3"], spec: DomainSpec) -> 
     return rows.to(torch.float32, copy=True).sub_(mean).div_(std).view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
+def draw_colours(count: int, augmentation: Augmentation, rng: np.random.Generator) -> Float64[np.ndarray, "2 count"]:
+    """Random contrast (a factor) and brightness (a shift of the normalised values) for each image."""
+    contrast, brightness = rng.uniform(-1, 1, (2, count))
+    return np.stack([1 + augmentation.contrast * contrast, augmentation.brightness * brightness])
+
+
 def change_colours(
-    images: Float[Tensor, "batch 3 size size"], augmentation: Augmentation, rng: np.random.Generator
+    images: Float[Tensor, "batch 3 size size"], colours: Float64[np.ndarray, "2 batch"]
 ) -> Float[Tensor, "batch 3 size size"]:
-    """Random contrast and brightness of each normalised image, in place."""
-    draws = rng.uniform(-1, 1, (2, len(images), 1, 1, 1))
-    factor = torch.from_numpy(1 + augmentation.contrast * draws[0]).to(images)
-    return images.mul_(factor).add_(torch.from_numpy(augmentation.brightness * draws[1]).to(images))
+    """Multiply and shift each normalised image, in place."""
+    factor, shift = (torch.from_numpy(values[:, None, None, None]).to(images) for values in colours)
+    return images.mul_(factor).add_(shift)
 
 
 def _colour(values: Sequence[float], device: torch.device) -> Tensor:

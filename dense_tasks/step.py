@@ -11,6 +11,7 @@ from dense_tasks.data.frames import DenseBatch
 from dense_tasks.tasks import Task
 from mtan_core.dense import DenseNetwork
 from mtan_core.step import Outcome, Step, autocast
+from mtan_core.weighting import GradientWeighting, rows_of
 
 
 @dataclass
@@ -26,7 +27,10 @@ class DenseStep(Step):
         losses, outcomes = self.losses(batch)
         if losses:
             parameters = self.parameters()
-            self.weighting.backward(losses, parameters, self._metrics(outcomes))
+            if isinstance(self.weighting, GradientWeighting):
+                self.weighting.gather(self.group.rows(rows_of(losses, parameters)), parameters)
+            else:
+                self.weighting.combine(losses, self._metrics(outcomes)).backward()
             for task, own in parameters.own.items():
                 if task not in losses:  # what ran together with labelled tasks has gradients of zero
                     for parameter in own:
@@ -47,9 +51,20 @@ class DenseStep(Step):
             predicted = task.finish(outputs[name])
             loss = task.loss(predicted, batch.labels[name])
             if loss is None:
-                continue
+                if self.group.size == 1:
+                    continue
+                loss = predicted.sum() * 0  # other processes may have labels, and all go the same way backwards
             with torch.no_grad():
                 right, seen = task.key_hits(predicted.float(), batch.labels[name])
             losses[name] = loss
             outcomes[name] = Outcome(loss.detach(), right, seen, loss.detach())
-        return losses, outcomes
+        return self._labelled(*self._agreed(losses, outcomes))
+
+    def _labelled(
+        self, losses: dict[str, Tensor], outcomes: dict[str, Outcome]
+    ) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        """Without the tasks that no process has labels of."""
+        if self.group.size == 1:
+            return losses, outcomes
+        seen = [task for task, outcome in outcomes.items() if outcome.seen > 0]
+        return {task: losses[task] for task in seen}, {task: outcomes[task] for task in seen}

@@ -11,7 +11,7 @@ import torch
 
 from dense_tasks.config import RunConfig
 from dense_tasks.data.augmentation import Augmentation
-from dense_tasks.data.frames import Frames
+from dense_tasks.data.frames import DenseBatch, Frames
 from dense_tasks.data.root import Root, open_root
 from dense_tasks.evaluation import evaluate
 from dense_tasks.networks import parameter_counts
@@ -23,10 +23,13 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
-from mtan_core.loop import Change, Columns, Phase, Report, Row, Trainer, report_nothing
+from mtan_core.loop import Change, Columns, Phase, Report, Row, Show, Trainer, report_nothing
 from mtan_core.memory import available_memory, refuse_beyond
-from mtan_core.norm import SHARED
+from mtan_core.metrics import Tally
+from mtan_core.norm import SHARED, synchronise
 from mtan_core.optimizers import make_optimizer
+from mtan_core.parallel import ALONE, Group, refuse_few_images
+from mtan_core.progress import progress
 from mtan_core.recording import Recorder
 from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
@@ -71,7 +74,7 @@ class Training(core.Training):
             "dataset": self.root.dataset.name, "tasks": list(self.root.tasks), "size": list(self.root.size),
             "metric": config.metric, **parameter_counts(self.network),
             "steps": trainer.position.steps, "epochs": trainer.position.epochs, "images": trainer.images,
-            "seconds": round(trainer.seconds, 1), "best": trainer.best,
+            "seconds": round(trainer.seconds, 1), "workers": trainer.group.size, "best": trainer.best,
             "val_last": self._of_last(1), f"val_mean_of_last_{LAST}": self._of_last(LAST), "val_best": self._of_best(),
             **environment(self.device),
         }  # fmt: skip
@@ -97,8 +100,11 @@ class Training(core.Training):
         }
 
 
-def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[], bool] = lambda: False) -> Training:
+def prepare_training(
+    config: RunConfig, data: Path, run: Path, stop: Callable[[], bool] = lambda: False, group: Group = ALONE
+) -> Training:
     """Put all parts of a run together; writes nothing. Raises UserError for what cannot be trained."""
+    refuse_few_images("`batch_size`", config.batch_size, group)
     root = open_root(
         data,
         config.tasks or None,
@@ -113,7 +119,9 @@ def prepare_training(config: RunConfig, data: Path, run: Path, stop: Callable[[]
     device = choose_device(config.device)
     _refuse_other_tasks(config, root)
     network = _fitting_network(config, root, device).to(device)
-    return Training(config, DenseFolder(run), root, network, _trainer(config, root, network, run, stop, device), device)
+    synchronise(network, group)
+    trainer = _trainer(config, root, network, run, stop, device, group)
+    return Training(config, DenseFolder(run), root, network, trainer, device)
 
 
 def _refuse_other_tasks(config: RunConfig, root: Root) -> None:
@@ -171,7 +179,13 @@ def _refuse_weighting(config: RunConfig, network: DenseNetwork) -> None:
 
 
 def _trainer(
-    config: RunConfig, root: Root, network: DenseNetwork, run: Path, stop: Callable[[], bool], device: torch.device
+    config: RunConfig,
+    root: Root,
+    network: DenseNetwork,
+    run: Path,
+    stop: Callable[[], bool],
+    device: torch.device,
+    group: Group,
 ) -> Trainer:
     options = config.optimizer
     chosen = config.weighting.model_dump(exclude={"kind"})
@@ -188,15 +202,24 @@ def _trainer(
     def fresh_optimizer(lr: float, weight_decay: float | None = None) -> torch.optim.Optimizer:
         return make_optimizer(options.with_decay(weight_decay), network, weighting, lr)
 
+    def batch(stream: str, drawn: int) -> DenseBatch:
+        return frames.training(sampler.examples(stream, drawn), drawn, augmentation, config.seed, group)
+
+    def validate() -> dict[str, Tally]:
+        """By the leader alone: medians are not made of counts, and the others wait for less than they would tell."""
+        own = evaluate(network, held_out, root.tasks, config.precision, config.metric) if group.leads else {}
+        return group.told(own)
+
     record = Recorder(run, COLUMNS)
+    step = DenseStep(
+        network, weighting, fresh_optimizer(phases[0].lr), config.precision,
+        clip=options.clip, tasks=root.tasks, group=group,
+    )  # fmt: skip
     trainer = Trainer(
-        training=DenseStep(network, weighting, fresh_optimizer(phases[0].lr), config.precision, clip=options.clip, tasks=root.tasks),
-        sampler=sampler, phases=phases,
+        training=step, sampler=sampler, phases=phases,
         schedule=Schedule(options.schedule, options.warmup, options.step_epochs, options.step_factor),
         make_optimizer=fresh_optimizer,
-        batch=lambda stream, drawn: frames.training(sampler.examples(stream, drawn), drawn, augmentation, config.seed),
-        folder=run / "checkpoints",
-        evaluate=lambda: evaluate(network, held_out, root.tasks, config.precision, config.metric),
+        batch=batch, folder=run / "checkpoints", evaluate=validate,
         evaluate_every=config.evaluate_every, observe=lambda rows: record(trainer.rows, rows), stop=stop,
         average=WeightAverage(network, config.ema) if config.ema else None,
         keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
@@ -212,15 +235,18 @@ def train(
     resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
     report: Report = report_nothing,
+    group: Group = ALONE,
+    show: Show = progress,
 ) -> dict[str, Any]:
     """Train a run from the beginning, or go on with it; returns its summary. Raises as `mtan_core.training.train_run`.
 
-    `report` is told each epoch's rows of metrics and its checkpoint.
+    `report` is told each epoch's rows of metrics and its checkpoint. `group` are the processes that train together, all of
+    which call this; `show` makes the progress bar.
     """
 
     def prepare(last: Path | None) -> Training:
-        training = prepare_training(config, data, run, stop)
-        training.trainer.report = report
+        training = prepare_training(config, data, run, stop, group)
+        training.trainer.report, training.trainer.show = report, show
         return training
 
-    return train_run(DenseFolder(run), config, prepare, resume)
+    return train_run(DenseFolder(run), config, prepare, resume, group)

@@ -15,6 +15,7 @@ from experiments.quickstart import quickstart
 from experiments.report.cli import report
 from experiments.search import commands as searching
 from experiments.sweep.commands import sweep
+from experiments.train.commands import train
 from mtan_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -26,6 +27,7 @@ experiments_app.add_typer(bench_app, name="bench")
 experiments_app.command()(searching.search)
 experiments_app.command()(searching.resume)
 experiments_app.command()(sweep)
+experiments_app.command()(train)
 experiments_app.command()(compare)
 experiments_app.command()(report)
 app.command()(quickstart)

@@ -3,9 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +15,15 @@ from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import load_exactly, prune, read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError
 from mtan_core.metrics import Tally
-from mtan_core.progress import progress
+from mtan_core.parallel import Group
+from mtan_core.progress import Advance, progress
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError, Outcome, Step
 
 Row = dict[str, Any]
 Report = Callable[[Sequence[Row], Path | None], None]
+Show = Callable[..., AbstractContextManager[Advance]]  # called as `mtan_core.progress.progress` is
 
 
 def report_nothing(rows: Sequence[Row], checkpoint: Path | None) -> None:
@@ -70,15 +73,6 @@ class Position:
     drawn: dict[str, int] = field(default_factory=dict)  # batches taken of each stream
 
 
-@runtime_checkable
-class Sized(Protocol):
-    """A batch of any kind."""
-
-    @property
-    def size(self) -> int:
-        """Number of images."""
-
-
 class Interrupted(Exception):  # noqa: N818 -- an event, not an error
     """Somebody asked the run to stop; its state is safe in the checkpoint that `args[0]` names."""
 
@@ -99,12 +93,13 @@ class Trainer:
     phases: Sequence[Phase]
     schedule: Schedule
     make_optimizer: Callable[[float, float | None], torch.optim.Optimizer]
-    batch: Callable[[str, int], Sized]
+    batch: Callable[[str, int], Any]
     folder: Path
     evaluate: Callable[[], Mapping[str, Tally]] | None = None
     evaluate_every: int = 1
     observe: Callable[[Sequence[Row]], None] = lambda rows: None
     report: Report = report_nothing
+    show: Show = progress
     stop: Callable[[], bool] = lambda: False
     average: WeightAverage | None = None
     keep: int = 2
@@ -119,11 +114,18 @@ class Trainer:
     seconds: float = 0.0
     images: int = 0
 
+    @property
+    def group(self) -> Group:
+        """Who trains together; the leader alone writes, tells and shows anything."""
+        return self.training.group
+
     def run(self) -> None:
         """Train to the end of the last phase. Raises Interrupted after a checkpoint when `stop` says so."""
         total = sum(self.sampler.epoch_length(phase.streams) * phase.epochs for phase in self.phases)
         self._began = time.perf_counter() - self.seconds
-        with progress("training", total=total, start=self.position.steps) as self._advance:
+        averaged = self.average.values.values() if self.average else ()
+        self.group.follow([*self.training.network.state_dict().values(), *averaged])
+        with self.show("training", total=total, start=self.position.steps) as self._advance:
             while self.position.phase < len(self.phases):
                 self._phase(self.phases[self.position.phase])
                 self.position = Position(
@@ -139,7 +141,7 @@ class Trainer:
     def save_finished(self) -> Path:
         """Write the last checkpoint of a finished run: the weights that answer, and nothing to train on with."""
         tensors = {"weights": self.training.network.state_dict()}
-        return save_checkpoint(self.folder, self.position.steps, tensors, {**self._state(), "finished": True})
+        return self._write(tensors, {**self._state(), "finished": True})
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -192,14 +194,14 @@ class Trainer:
             self._set_rate(phase, len(draws), self.position.step)
             batches = self._batches(streams)
             self._record(self.training(batches))
-            self.images += sum(batch.size for batch in batches.values())
+            self.images += sum(self.sampler.batch(stream) for stream in streams)
             self.position.step += 1
             self.position.steps += 1
             self._after_step(len(draws))
         self._set_rate(phase, len(draws), len(draws) - 1)  # the last step's, also where a resumption came after it
         self._end_epoch(phase)
 
-    def _batches(self, streams: Sequence[str]) -> dict[str, Sized]:
+    def _batches(self, streams: Sequence[str]) -> dict[str, Any]:
         batches = {stream: self.batch(stream, self.position.drawn.get(stream, 0)) for stream in streams}
         for stream in streams:
             self.position.drawn[stream] = self.position.drawn.get(stream, 0) + 1
@@ -223,7 +225,7 @@ class Trainer:
     def _after_step(self, steps_in_epoch: int) -> None:
         self._advance(1, note=self._note())
         finished = self.position.step == steps_in_epoch
-        if self.stop():
+        if self.group.told(self.stop()):
             raise Interrupted(self.save())
         if self.every_steps and self.position.steps % self.every_steps == 0 and not finished:
             self.save()
@@ -246,7 +248,8 @@ class Trainer:
         self.rows += rows
         self.tallies = {}
         self._keep_best(validation)
-        self.observe(rows)
+        if self.group.leads:
+            self.observe(rows)
         due = last or self.position.epochs % self.every_epochs == 0 or self._is_best()
         self.report(rows, self.save() if due else None)
 
@@ -305,9 +308,15 @@ class Trainer:
         }
         if self.average:
             tensors["learning"] = network
-        path = save_checkpoint(self.folder, self.position.steps, tensors, self._state())
-        prune(self.folder, self.keep, self.folder / f"step-{self.best['step']}" if self.best else None)
-        return path
+        return self._write(tensors, self._state())
+
+    def _write(self, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+        """By the leader, for whom the others wait."""
+        path = self.folder
+        if self.group.leads:
+            path = save_checkpoint(self.folder, self.position.steps, tensors, state)
+            prune(self.folder, self.keep, self.folder / f"step-{self.best['step']}" if self.best else None)
+        return self.group.told(path)
 
     def recall(self, state: Mapping[str, Any]) -> None:
         """Take back from a checkpoint's state how far the run came."""

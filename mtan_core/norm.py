@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mtan_core.segment_norm import normalise, segment_norm
+from mtan_core.parallel import ALONE, Group
+from mtan_core.segment_norm import normalise, segment_norm, synchronised_norm
 from mtan_core.segments import Segments
 
 NormMode = Literal["domain", "statistics", "shared"]
@@ -51,6 +52,7 @@ class TaskNorm(nn.Module):
     def __init__(self, channels: int, mode: NormMode, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         self.channels, self.mode, self.momentum, self.eps = channels, mode, momentum, eps
+        self.group = ALONE  # whose images are normalised together
         self.affine = nn.ModuleDict({} if mode == "domain" else {SHARED: Affine(channels)})
         self.statistics = nn.ModuleDict({SHARED: Statistics(channels)} if mode == "shared" else {})
 
@@ -114,6 +116,7 @@ class OwnNorm(nn.Module):
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         self.momentum, self.eps = momentum, eps
+        self.group = ALONE
         self.affine = Affine(channels)
         self.statistics = Statistics(channels)
 
@@ -137,49 +140,53 @@ def _normalise(
     relu: bool,
 ) -> Tensor:
     """By the batch, moving the running statistics, or, when `norm` is in evaluation mode, by the running ones."""
-    running = [(held.mean, held.var) for held in statistics]
     if not norm.training:
-        mean, var = (torch.stack(values) for values in zip(*running, strict=True))
+        mean, var = torch.stack([held.mean for held in statistics]), torch.stack([held.var for held in statistics])
         return normalise(features, segments.sizes, weight, bias, mean, var, norm.eps, relu)
-    normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, norm.eps, relu)
-    pixels = features.shape[2] * features.shape[3]
-    sizes = segments.sizes
-    if not all(held.training for held in statistics):
-        moving = [place for place, held in enumerate(statistics) if held.training]
-        if not moving:
-            return normalised
-        running, sizes, mean, var = (
-            [running[i] for i in moving],
-            tuple(sizes[i] for i in moving),
-            mean[moving],
-            var[moving],
-        )
-    update_running(running, sizes, mean, var, pixels, norm.momentum)
+    normalised, means, variances = _by_batch(norm, features, segments, weight, bias, relu)
+    moves = zip(statistics, means, variances, strict=True)
+    update_running([(held, mean, var) for held, mean, var in moves if held.training], norm.momentum)
     return normalised
 
 
-@torch.no_grad()
-def update_running(
-    running: Sequence[tuple[Tensor, Tensor]],
-    sizes: Sequence[int],
-    mean: Float[Tensor, "tasks channels"],
-    var: Float[Tensor, "tasks channels"],
-    pixels: int,
-    momentum: float,
-) -> None:
-    """Move running means and variances towards a batch's, as `torch.nn.BatchNorm2d` does (variance made unbiased).
+def _by_batch(
+    norm: TaskNorm | OwnNorm, features: Tensor, segments: Segments, weight: Tensor, bias: Tensor, relu: bool
+) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
+    """The normalised features, and each stretch's mean and unbiased variance."""
+    if norm.group.size > 1:
+        return synchronised_norm(features, segments.sizes, weight, bias, norm.eps, relu, norm.group)
+    normalised, mean, var = segment_norm(features, segments.sizes, weight, bias, norm.eps, relu)
+    counts = [size * features.shape[2] * features.shape[3] for size in segments.sizes]
+    return normalised, mean.unbind(), torch._foreach_mul(list(var.unbind()), [n / max(n - 1, 1) for n in counts])
 
-    A set that stands in `running` several times (shared by tasks) is moved once for each, in that order.
+
+@torch.no_grad()
+def update_running(moves: Sequence[tuple[Statistics, Tensor, Tensor]], momentum: float) -> None:
+    """Move running means and variances towards a batch's (the variance unbiased), as `torch.nn.BatchNorm2d` does.
+
+    Statistics that stand in `moves` several times (shared by tasks) are moved once for each, in that order.
     """
-    counts = [size * pixels for size in sizes]
-    unbiased = torch._foreach_mul(list(var.unbind()), [count / max(count - 1, 1) for count in counts])
-    moves = [
-        *zip((m for m, _ in running), mean.unbind(), strict=True),
-        *zip((v for _, v in running), unbiased, strict=True),
-    ]
-    if len({id(own) for own, _ in running}) == len(running):
-        held, seen = zip(*moves, strict=True)
+    if not moves:
+        return
+    pairs = [(held.mean, mean) for held, mean, _ in moves] + [(held.var, var) for held, _, var in moves]
+    if len({id(held) for held, _, _ in moves}) == len(moves):
+        held, seen = zip(*pairs, strict=True)
         torch._foreach_lerp_(held, seen, momentum)
         return
-    for own, task_value in moves:
-        own.lerp_(task_value, momentum)
+    for own, value in pairs:
+        own.lerp_(value, momentum)
+
+
+def synchronise(network: nn.Module, group: Group) -> None:
+    """Let training normalise by the statistics of all processes' images, where the group wants that."""
+    if not group.synchronised:
+        return
+    for module in network.modules():
+        if isinstance(module, TaskNorm | OwnNorm):
+            module.group = group
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """The running statistics of a network that move in training, each once."""
+    held = [module for module in network.modules() if isinstance(module, Statistics) and module.training]
+    return [tensor for statistics in held for tensor in (statistics.mean, statistics.var)]

@@ -50,7 +50,7 @@ class Sampler:
             return self.steps_per_epoch
         total = sum(self.sizes[task] for task in tasks)
         if self.kind == "joint":
-            return ceil(total / sum(self._batch(task) for task in tasks))
+            return ceil(total / sum(self.batch(task) for task in tasks))
         return ceil(total / self.batch_size)
 
     def epoch(self, epoch: int, tasks: Sequence[str]) -> list[tuple[str, ...]]:
@@ -80,8 +80,9 @@ class Sampler:
         if self._passes.get(task, (-1,))[0] != shuffle:
             order = keyed_generator(self.seed, "order", task, shuffle).permutation(self.sizes[task])
             self._passes[task] = (shuffle, order)
-        batch = self._batch(task)
+        batch = self.batch(task)
         return self._passes[task][1][place * batch : (place + 1) * batch]
 
-    def _batch(self, task: str) -> int:
+    def batch(self, task: str) -> int:
+        """Number of examples in a task's part of a step."""
         return min(self.batch_size, self.sizes[task])

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtan_core.parallel import Group, differentiable_total
+
 
 def segment_norm(
     features: Float[Tensor, "batch channels h w"],
@@ -110,6 +112,35 @@ def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | Non
 
 
 _segment_norm.register_autograd(_differentiate, setup_context=_remember)
+
+
+def synchronised_norm(
+    features: Float[Tensor, "batch channels h w"],
+    sizes: Sequence[int],
+    weight: Float[Tensor, "tasks channels"],
+    bias: Float[Tensor, "tasks channels"],
+    eps: float,
+    relu: bool,
+    group: Group,
+) -> tuple[Float[Tensor, "batch channels h w"], Sequence[Tensor], Sequence[Tensor]]:
+    """As `segment_norm`, by the statistics of the images of all processes, each of which has a part of every stretch.
+
+    torch's own SyncBatchNorm knows neither stretches nor the CPU. Sums are made in fp32 at least. Returns the result, and each
+    stretch's mean and unbiased variance.
+    """
+    parts = (features if features.dtype == torch.float64 else features.float()).split(list(sizes))
+    pixels = features.shape[2] * features.shape[3]
+    counts = parts[0].new_tensor([[size * pixels] for size in sizes])
+    sums = differentiable_total(torch.cat([torch.stack([x.sum((0, 2, 3)) for x in parts]), counts], 1), group)
+    counts = sums[:, -1:].detach()
+    mean = sums[:, :-1] / counts
+    centred = [x - own[:, None, None] for x, own in zip(parts, mean, strict=True)]
+    var = differentiable_total(torch.stack([x.square().sum((0, 2, 3)) for x in centred]), group) / counts
+    scale = weight * (var + eps).rsqrt()
+    rows = zip(centred, scale, bias, strict=True)
+    output = torch.cat([x * s[:, None, None] + b[:, None, None] for x, s, b in rows]).to(features.dtype)
+    unbiased = (var * counts / (counts - 1).clamp(min=1)).detach().unbind()
+    return output.relu() if relu else output, mean.detach().unbind(), unbiased
 
 
 def normalise(

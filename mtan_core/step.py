@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from mtan_core.distillation import Distillation
 from mtan_core.network import AttentionNetwork, TaskNetwork
-from mtan_core.norm import SHARED
+from mtan_core.norm import SHARED, running_statistics
+from mtan_core.parallel import ALONE, Group, shared_losses
 from mtan_core.weighting import GradientWeighting, Parameters, Row, Weighting, add_gradients, rows_of
 from mtan_core.workers import Workers, deal
 
@@ -31,14 +32,9 @@ class Batch(NamedTuple):
     other_labels: Tensor | None = None
     share: float = 1.0
 
-    @property
-    def size(self) -> int:
-        """Number of images."""
-        return len(self.images)
-
 
 class Outcome(NamedTuple):
-    """What a step saw of one task (tensors on the device, so that nothing waits)."""
+    """What a step saw of one task, on all processes (tensors on the device, so that nothing waits)."""
 
     loss: Tensor  # mean raw loss
     correct: Tensor  # of those seen, by the task's key metric
@@ -68,6 +64,7 @@ class Step(ABC):
     optimizer: torch.optim.Optimizer
     precision: Precision = "fp32"
     clip: float = field(default=0.0, kw_only=True)  # largest gradient norm; 0: no clipping
+    group: Group = field(default=ALONE, kw_only=True)  # who trains together, each with its part of every batch
 
     @property
     def companions(self) -> dict[str, nn.Module]:
@@ -86,6 +83,7 @@ class Step(ABC):
         self.weighting.begin_step()
         outcomes = self.learn(batches)
         _check_finite(outcomes)
+        self._exchange()
         if self.clip:
             nn.utils.clip_grad_norm_([p for p in self._clipped() if p.grad is not None], self.clip)
         self.optimizer.step()
@@ -95,6 +93,31 @@ class Step(ABC):
     @abstractmethod
     def learn(self, batches: Mapping[str, Any]) -> dict[str, Outcome]:
         """Add the gradients of these batches to the parameters'."""
+
+    def _exchange(self) -> None:
+        """Sum gradients over processes; a weighting's own are everywhere the same, as are those that it has gathered."""
+        if self.group.size == 1:
+            return
+        if not isinstance(self.weighting, GradientWeighting):
+            weighing = {id(parameter) for parameter in self.weighting.parameters()}
+            self.group.add_up([parameter for parameter in self._parameters() if id(parameter) not in weighing])
+        if not self.group.synchronised:
+            self.group.average(running_statistics(self.network))
+
+    def _agreed(
+        self, losses: dict[str, Tensor], outcomes: dict[str, Outcome]
+    ) -> tuple[dict[str, Tensor], dict[str, Outcome]]:
+        """Losses and outcomes of the whole batch, of which this process has seen a part; only its part is differentiated."""
+        if self.group.size == 1 or not losses:
+            return losses, outcomes
+        counts = {task: torch.as_tensor(outcome.seen, device=losses[task].device) for task, outcome in outcomes.items()}
+        whole = shared_losses(losses, counts, self.group)
+        correct = torch.stack([torch.as_tensor(outcomes[task].correct).to(counts[task]) for task in counts])
+        hits = self.group.total(torch.stack([correct, torch.stack(list(counts.values()))])).unbind(1)
+        return whole, {
+            task: Outcome(whole[task].detach(), right, seen, whole[task].detach())
+            for task, (right, seen) in zip(whole, hits, strict=True)
+        }
 
     def parameters(self) -> Parameters:
         """What learns now of network and companions, by the task that alone owns it."""
@@ -178,7 +201,7 @@ class TrainingStep(Step):
 
         def row(task: str) -> tuple[Row, dict[str, Outcome]]:
             losses, seen = self.losses({task: batches[task]})
-            return next(rows_of(losses, parameters)), seen
+            return next(self.group.rows(rows_of(losses, parameters))), seen
 
         made: Iterable[tuple[Row, dict[str, Outcome]]] = map(row, batches)
         if self.workers is not None and len(batches) > 1:
@@ -235,7 +258,7 @@ class TrainingStep(Step):
             losses[task] = raw + self.distillation.loss(task, answer, taught) if self.distillation and taught else raw
             correct = (scores.argmax(1) == batch.labels).sum()
             outcomes[task] = Outcome(raw.detach(), correct, len(batch.labels), losses[task].detach())
-        return losses, outcomes
+        return self._agreed(losses, outcomes)
 
 
 def classification_loss(logits: Tensor, batch: Batch, label_smoothing: float) -> Tensor:

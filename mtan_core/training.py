@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from mtan_core.errors import UserError
 from mtan_core.files import held
 from mtan_core.loop import Trainer
 from mtan_core.memory import keep_memory
+from mtan_core.parallel import ALONE, Group
 from mtan_core.runs import Folder, refuse_differences, refuse_existing
 from mtan_core.step import NotFiniteError
 
@@ -59,29 +61,59 @@ AnyConfig = TypeVar("AnyConfig", bound=Frozen)
 
 
 def train_run(
-    folder: Folder[AnyConfig], config: AnyConfig, prepare: Callable[[Path | None], Training], resume: bool = False
+    folder: Folder[AnyConfig],
+    config: AnyConfig,
+    prepare: Callable[[Path | None], Training],
+    resume: bool = False,
+    group: Group = ALONE,
 ) -> dict[str, Any]:
     """Train a run from the beginning, or go on with it; returns its summary.
 
     `prepare` puts the parts together, without writing anything, and is told the checkpoint to go on from. Raises UserError
     for bad input before anything is written, and when a loss is not finite; Interrupted (after a checkpoint) when the
     trainer's `stop` says so.
+
+    In a group all processes call it; the leader looks at the folder and writes it, and the others follow.
     """
+    if not group.leads:
+        return _follow(prepare, group)
+    with ExitStack() as until_the_end:
+        try:
+            begun = _begin(folder, config, prepare, resume, until_the_end)
+        except UserError as mistake:
+            group.told(mistake)
+            raise
+        if isinstance(begun, dict):
+            return group.told(begun)
+        training, last = begun
+        group.told(last)
+        _run(training, last)
+        return group.told(training.finish())
+
+
+def _begin(
+    folder: Folder[AnyConfig],
+    config: AnyConfig,
+    prepare: Callable[[Path | None], Training],
+    resume: bool,
+    until_the_end: ExitStack,
+) -> tuple[Training, Path | None] | dict[str, Any]:
+    """A training and the checkpoint that it goes on from, in a folder that is held; or the summary of a finished run."""
     if resume and (folder.path / "config.toml").exists():
-        with held(folder.path, "a run"):
-            return _resumed(folder, config, prepare)
+        until_the_end.enter_context(held(folder.path, "a run"))
+        return _resumed(folder, config, prepare)
     refuse_existing(folder.path)
     training = prepare(None)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with held(folder.path, "a run"):
-        refuse_existing(folder.path)  # somebody may have been quicker
-        training.start()
-        return _to_the_end(training, None)
+    until_the_end.enter_context(held(folder.path, "a run"))
+    refuse_existing(folder.path)  # somebody may have been quicker
+    training.start()
+    return training, None
 
 
 def _resumed(
     folder: Folder[AnyConfig], config: AnyConfig, prepare: Callable[[Path | None], Training]
-) -> dict[str, Any]:
+) -> tuple[Training, Path | None] | dict[str, Any]:
     refuse_differences(folder.config(), config)
     recover(folder.checkpoints)
     if (summary := folder.summary()) is not None:
@@ -94,10 +126,21 @@ def _resumed(
         training.refuse_other_data()
     else:
         training.start()
-    return _to_the_end(training, last)
+    return training, last
 
 
-def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
+def _follow(prepare: Callable[[Path | None], Training], group: Group) -> dict[str, Any]:
+    """Train with a leader, who says what from: a checkpoint or nothing; or why not, or the summary of a finished run."""
+    said: UserError | dict[str, Any] | Path | None = group.told(None)
+    if isinstance(said, UserError):
+        raise said
+    if isinstance(said, dict):
+        return said
+    _run(prepare(said), said)
+    return group.told({})
+
+
+def _run(training: Training, last: Path | None) -> None:
     keep_memory()
     try:
         training.run(last)
@@ -106,4 +149,3 @@ def _to_the_end(training: Training, last: Path | None) -> dict[str, Any]:
             f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
             f"lower optimizer.lr or set optimizer.clip, and begin a new run."
         ) from None
-    return training.finish()

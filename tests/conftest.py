@@ -2,12 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.together import Both, two_processes
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +19,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the folder of real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def both() -> Iterator[Both]:
+    """Call a function in two processes that train together."""
+    with two_processes() as call:
+        yield call
 
 
 @dataclass(frozen=True)

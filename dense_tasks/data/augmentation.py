@@ -46,6 +46,10 @@ class Views:
     lefts: np.ndarray  # int64
     mirrored: np.ndarray  # bool
 
+    def __getitem__(self, rows: slice) -> "Views":
+        """Those of some images."""
+        return Views(self.scales[rows], self.tops[rows], self.lefts[rows], self.mirrored[rows])
+
 
 def draw_views(count: int, size: tuple[int, int], augmentation: Augmentation, rng: np.random.Generator) -> Views:
     """Views of `count` images of `size` (height, width); a window of scale s holds 1/s of each side."""

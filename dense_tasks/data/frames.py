@@ -13,6 +13,7 @@ from dense_tasks.data.augmentation import Augmentation, apply_views, draw_views
 from dense_tasks.data.root import Root
 from dense_tasks.tasks import Task
 from mtan_core.errors import UserError
+from mtan_core.parallel import ALONE, Group
 from mtan_core.sampling import keyed_generator
 
 
@@ -21,11 +22,6 @@ class DenseBatch(NamedTuple):
 
     images: Tensor
     labels: Mapping[str, Tensor]
-
-    @property
-    def size(self) -> int:
-        """Number of images."""
-        return len(self.images)
 
 
 @dataclass(frozen=True)
@@ -49,14 +45,20 @@ class Frames:
         labels = {name: self._labels(task, frames) for name, task in self.root.tasks.items()}
         return DenseBatch(images.permute(0, 3, 1, 2).to(self.device), labels)
 
-    def training(self, places: np.ndarray, drawn: int, augmentation: Augmentation, seed: int) -> DenseBatch:
-        """Augmented frames; the seed and the number of the batch in its stream determine all randomness."""
-        batch = self.batch(places)
+    def training(
+        self, places: np.ndarray, drawn: int, augmentation: Augmentation, seed: int, group: Group = ALONE
+    ) -> DenseBatch:
+        """This process's part of the augmented frames.
+
+        The seed and the number of the batch in its stream determine all randomness, which is drawn for the whole batch.
+        """
+        part = group.part(len(places))
+        batch = self.batch(places[part])
         if not augmentation.changes:
             return batch
         rng = keyed_generator(seed, "augment", self.split, drawn)
         views = draw_views(len(places), self.root.size, augmentation, rng)
-        return DenseBatch(*apply_views(batch.images, batch.labels, views, self.root.tasks))
+        return DenseBatch(*apply_views(batch.images, batch.labels, views[part], self.root.tasks))
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
         """The places of the whole split in order, in chunks."""

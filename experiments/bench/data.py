@@ -82,7 +82,7 @@ def store_epoch(store: Store, batch: int, seed: int = 0) -> Callable[[], int]:
                 places = order[start : start + batch]
                 assert images.split.labels is not None
                 labels = torch.from_numpy(images.split.labels[places])
-                seen += min(len(labels), len(images.training(places, Augmentation(), rng)))
+                seen += min(len(labels), len(images.training(images.draw(places, Augmentation(), rng))))
         return seen
 
     return epoch

@@ -20,6 +20,7 @@ from decathlon.views import (
     centre_boxes,
     change_colours,
     copy_windows,
+    draw_colours,
     filter_weights,
     mirror,
     place_boxes,
@@ -169,11 +170,13 @@ def test_images_are_mirrored_only_where_the_spec_allows(
     """Images get brighter from left to right; a mirrored one gets darker."""
     ramp = np.broadcast_to(np.arange(72, dtype=np.uint8)[None, :, None] * 3, (72, 72, 3)).copy()
     source = domain_images(tmp_path, [ramp] * 40, "crop", 72, domain)
-    seen = source.training(np.arange(40), Augmentation(zoom=zoom), np.random.default_rng(0))
+    seen = source.training(source.draw(np.arange(40), Augmentation(zoom=zoom), np.random.default_rng(0)))
     darker = seen[:, 0, 36, 5] > seen[:, 0, 36, -5]
     assert bool(darker.any()) == allowed
     assert not bool(darker.all())
-    unmirrored = source.training(np.arange(40), Augmentation(mirror=False, zoom=zoom), np.random.default_rng(0))
+    unmirrored = source.training(
+        source.draw(np.arange(40), Augmentation(mirror=False, zoom=zoom), np.random.default_rng(0))
+    )
     assert not bool((unmirrored[:, 0, 36, 5] > unmirrored[:, 0, 36, -5]).any())
 
 
@@ -227,13 +230,15 @@ def test_placed_crops_are_squares_inside_the_image(where: float, height: int, wi
 
 def test_without_crop_training_sees_the_middle(tmp_path: Path) -> None:
     source = domain_images(tmp_path, random_images(MIXED), "crop", 72)
-    seen = source.training(np.arange(5), CENTRE, np.random.default_rng(0))
+    seen = source.training(source.draw(np.arange(5), CENTRE, np.random.default_rng(0)))
     assert torch.equal(seen, source.evaluation(np.arange(5)))
 
 
 def test_colour_changes_are_linear_per_image() -> None:
     images = torch.randn(6, 3, 8, 8)
-    changed = change_colours(images.clone(), Augmentation(contrast=0.3, brightness=0.2), np.random.default_rng(0))
+    changed = change_colours(
+        images.clone(), draw_colours(6, Augmentation(contrast=0.3, brightness=0.2), np.random.default_rng(0))
+    )
     for before, after in zip(images, changed, strict=True):
         factor = (after - after.mean()).norm() / (before - before.mean()).norm()
         assert 0.7 <= factor <= 1.3
