@@ -67,7 +67,8 @@ def test_two_processes_make_the_run_of_one(
     tmp_path: Path,
     changes: tuple[str, ...],
 ) -> None:
-    """In fp32 sums differ in their last bits, which steps make larger: the first epoch is compared."""
+    """In fp32 sums differ in their last bits, which steps make larger: here they are small. Losses tell which images were seen."""
+    changes = (*changes, "optimizer.lr=1e-6")
     one = train(load_config("quickstart", None, [*TINY, *changes]), str(challenge.store), tmp_path / "one")
     two, told = both(train_together, challenge.store, tmp_path / "two", *changes)
     assert two == told == json.loads((tmp_path / "two" / "summary.json").read_text())
@@ -75,10 +76,8 @@ def test_two_processes_make_the_run_of_one(
     assert (one["images"], one["steps"]) == (two["images"], two["steps"])
     first, second = (pd.read_parquet(tmp_path / name / "metrics.parquet") for name in ("one", "two"))
     assert first[["epoch", "step", "domain", "images"]].equals(second[["epoch", "step", "domain", "images"]])
-    early = first["epoch"] == 1
-    for column in ("loss", "val_loss"):
-        assert second[early][column].to_numpy() == pytest.approx(first[early][column].to_numpy(), rel=2e-2)
-    assert second["val_accuracy"].dropna().between(0, 1).all()
+    for column in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert second[column].to_numpy() == pytest.approx(first[column].to_numpy(), rel=1e-4, nan_ok=True)
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_one_and_by_two(both: Both, challenge: Tiny, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -63,13 +62,12 @@ def train_together(root: Path, run: Path, *changes: str) -> dict[str, Any]:
 
 
 def test_two_processes_make_the_run_of_one(both: Both, root: Path, tmp_path: Path) -> None:
-    changes = ("method=mtan", "batch_size=2", "augment.mirror=true", "augment.scales=[1.0, 1.5]")
+    changes = ("method=mtan", "batch_size=2", "augment.mirror=true", "augment.scales=[1.0, 1.5]", "optimizer.lr=1e-6")
     one = train(load_config("segnet", None, [*TINY, *changes]), root, tmp_path / "one")
     two, told = both(train_together, root, tmp_path / "two", *changes)
     assert two == told == json.loads((tmp_path / "two" / "summary.json").read_text())
     assert (one["images"], one["steps"], two["workers"]) == (two["images"], two["steps"], 2)
     first, second = (pd.read_parquet(tmp_path / name / "metrics.parquet") for name in ("one", "two"))
     assert first[["epoch", "step", "task", "pixels"]].equals(second[["epoch", "step", "task", "pixels"]])
-    early = first["epoch"] == 1
-    assert second[early]["loss"].to_numpy() == pytest.approx(first[early]["loss"].to_numpy(), rel=2e-2)
-    assert np.isfinite(second["val_loss"]).all()
+    for column in ("loss", "val_loss", "val_miou", "val_angle_median"):
+        assert second[column].to_numpy() == pytest.approx(first[column].to_numpy(), rel=1e-3, nan_ok=True)
