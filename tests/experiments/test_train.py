@@ -2,8 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +19,45 @@ from decathlon.config import load_config
 from decathlon.training import train
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny, challenge  # noqa: F401 -- a fixture
-from tests.experiments.test_search import command, started_by_ray, wait_until
 
-EPOCHS = 40
+EPOCHS = 20
 CHANGES = [word for change in (*TINY, f"phases=[{{epochs = {EPOCHS}}}]", "batch_size=9") for word in ("--set", change)]
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from experiments.cli import main; main()", "experiments", *map(str, words)]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder for Ray's files, by which its processes are known; a short name, as sockets lie within."""
+    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def environment(place: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(place)}
+
+
+def started_in(place: Path, name: str = "") -> list[int]:
+    """Ray's processes of a place; by name, those that say so."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(place).encode() in line and name.encode() in line and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return sorted(found)
 
 
 def words(store: Path, run: Path, *more: object) -> list[str]:
@@ -31,25 +71,30 @@ def epochs_of(run: Path) -> int:
         return 0
 
 
-def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(challenge: Tiny, tmp_path: Path) -> None:  # noqa: F811
-    run, before = tmp_path / "run", started_by_ray()
+def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(
+    challenge: Tiny,  # noqa: F811
+    tmp_path: Path,
+    place: Path,
+) -> None:
+    run = tmp_path / "run"
     with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(words(challenge.store, run), stdout=log, stderr=log, text=True)
+        driver = subprocess.Popen(words(challenge.store, run), stdout=log, stderr=log, env=environment(place))
         wait_until(lambda: driver.poll() is not None or epochs_of(run) >= 2, 150)
-        new = {line for line in started_by_ray() - before if "RayTrainWorker" in line}
-        assert len(new) == 2, (tmp_path / "log").read_text()
-        os.kill(int(sorted(new)[-1].split()[0]), signal.SIGKILL)
+        training = started_in(place, "RayTrainWorker")
+        assert len(training) == 2, (tmp_path / "log").read_text()
+        os.kill(training[-1], signal.SIGKILL)
         reached = epochs_of(run)
         wait_until(lambda: driver.poll() is not None or epochs_of(run) >= reached + 2, 150)
         driver.send_signal(signal.SIGINT)
         driver.wait(60)
     told = (tmp_path / "log").read_text()
     assert driver.returncode == 130 and "stopped" in told and "--resume" in told, told
-    wait_until(lambda: not started_by_ray() - before, 30)
+    wait_until(lambda: not started_in(place), 30)
     half = pd.read_parquet(run / "metrics.parquet")
     done = subprocess.run(
-        words(challenge.store, run, "--resume", "--json"), capture_output=True, text=True, timeout=300, check=False
-    )
+        words(challenge.store, run, "--resume", "--json"),
+        capture_output=True, text=True, timeout=300, check=False, env=environment(place),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary, metrics = json.loads(done.stdout), pd.read_parquet(run / "metrics.parquet")
     assert summary["workers"] == 2 and summary["epochs"] == EPOCHS
@@ -59,23 +104,27 @@ def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(challenge: Ti
     alone = train(load_config("quickstart", None, [*CHANGES[1::2]]), str(challenge.store), tmp_path / "alone")
     assert (alone["steps"], alone["images"]) == (summary["steps"], summary["images"])
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (tmp_path / "alone").iterdir())
-    wait_until(lambda: not started_by_ray() - before, 30)
+    wait_until(lambda: not started_in(place), 30)
 
 
-def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(challenge: Tiny, tmp_path: Path) -> None:  # noqa: F811
-    before = started_by_ray()
+def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(
+    challenge: Tiny,  # noqa: F811
+    tmp_path: Path,
+    place: Path,
+) -> None:
     changes = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=0"]
     done = subprocess.run(
-        words(challenge.store, tmp_path / "run", *changes), capture_output=True, text=True, timeout=200, check=False
-    )
+        words(challenge.store, tmp_path / "run", *changes),
+        capture_output=True, text=True, timeout=200, check=False, env=environment(place),
+    )  # fmt: skip
     assert done.returncode == 2 and "finite loss" in done.stderr and "Traceback" not in done.stderr, done.stderr
-    wait_until(lambda: not started_by_ray() - before, 30)
+    wait_until(lambda: not started_in(place), 30)
 
 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--set", "batch_size=1"], "at least an image for each of 2 workers"),
+        (["--workers", 3, "--set", "batch_size=2"], "at least an image for each of 3 workers, found 2"),
         (["--task", "dnese"], "expected decathlon or dense"),
         (["--min-workers", 3], "--min-workers: expected at most --workers"),
         (["--set", "optimiser.lr=1"], "did you mean 'optimizer.lr'"),
@@ -85,7 +134,7 @@ def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(challenge: Tiny,
     ],
 )
 def test_what_cannot_be_trained_together(
-    challenge: Tiny,
+    challenge: Tiny,  # noqa: F811
     mtan: Mtan,
     tmp_path: Path,
     more: list[Any],
