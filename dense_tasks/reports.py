@@ -90,7 +90,7 @@ def draw_curves(path: Path, figure: Path) -> None:
     import pandas as pd
 
     folder, table = DenseFolder(path), path / "metrics.parquet"
-    folder.config()  # refuses what is no dense run
+    metric = folder.config().metric
     if not table.is_file():
         raise UserError(f"--figure: expected a run with metrics.parquet, found none in {path}.")
     metrics, known = pd.read_parquet(table), folder.facts().tasks
@@ -98,7 +98,7 @@ def draw_curves(path: Path, figure: Path) -> None:
         f"val_{task.measures[0].name}": Panel(f"val: {task.measures[0].name} ({name})") for name, task in known.items()
     }
     present = {column: panel for column, panel in {**CURVES, **firsts}.items() if column in metrics}
-    training_curves(figure, metrics, str(path), "task", present)
+    training_curves(figure, metrics, f"{path}, metric {metric}", "task", present)
 
 
 def import_run(file: Path, run: Path, task: str | None) -> dict[str, Any]:

@@ -70,7 +70,11 @@ class Comparison:
         one, other = group.first, self.reference.first
         if one.protocol != other.protocol:
             return f"protocol {one.protocol}, not {other.protocol}"
-        return None if one.data == other.data else "other data"
+        if one.data == other.data:
+            return None
+        if one.data.get("metric") != other.data.get("metric"):
+            return f"segmentation measured by {one.data['metric']}, not {other.data['metric']}"
+        return "other data"
 
     def delta_mtl(self, group: Group) -> float | None:
         """Of dense runs: the mean relative gain over the reference's mean measures."""
@@ -88,7 +92,7 @@ class Comparison:
 
     def _what_is_shown(self) -> Iterator[str]:
         measured = "validation" + (" and test" if TEST_MEAN in self.measures else "")
-        yield f"{measured}, last checkpoint; mean ± sample standard deviation over seeds (n - 1)"
+        yield f"{measured}, last checkpoint{self._metric()}; mean ± sample standard deviation over seeds (n - 1)"
         tests = sum(self.difference(g, m) is not None and self.difference(g, m).p is not None  # type: ignore[union-attr]
                     for g in self.groups for m in g.first.main)  # fmt: skip
         if tests:
@@ -98,6 +102,11 @@ class Comparison:
             )
         elif len(self.groups) > 1:
             yield "no significance is given: it needs at least two seeds in both groups, and some spread"
+
+    def _metric(self) -> str:
+        """How the reference's segmentation was measured, and so that of all groups but those that are said to differ."""
+        metric = self.reference.first.data.get("metric")
+        return f", metric {metric}" if metric else ""
 
     def _differences(self) -> Iterator[str]:
         for group in self.groups:
@@ -133,7 +142,8 @@ class Comparison:
         seconds = [run.seconds for run in group.runs]
         return {
             "name": group.name, "runs": [str(run.path) for run in group.runs], "seeds": [run.seed for run in group.runs],
-            "protocol": group.first.protocol, "parameters": group.first.parameters, "seconds": seconds,
+            "protocol": group.first.protocol, "metric": group.first.data.get("metric"),
+            "parameters": group.first.parameters, "seconds": seconds,
             "differs": differing(self.reference.first, group.first), "unlike": self.unlike(group),
             "delta_mtl": self.delta_mtl(group), "measures": measures,
         }  # fmt: skip

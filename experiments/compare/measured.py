@@ -22,7 +22,8 @@ RUNS = ("pool_from", "distillation.teachers")  # keys whose values are runs
 
 @dataclass(frozen=True)
 class Measured:
-    """One finished run. `measures` are of validation, with the last checkpoint; `data` is what identifies the data."""
+    """One finished run. `measures` are of validation, with the last checkpoint; `data` is what identifies the data, and of
+    dense runs the `metric` by which segmentation was measured."""
 
     path: Path
     kind: str  # decathlon or dense

@@ -137,7 +137,20 @@ def to_csv(found: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["group", "measure", "n", "mean", "spread", "delta", "p", "parameters", "seconds", "split", "comparable"]
+        [
+            "group",
+            "measure",
+            "n",
+            "mean",
+            "spread",
+            "delta",
+            "p",
+            "parameters",
+            "seconds",
+            "split",
+            "comparable",
+            "metric",
+        ]
     )
     for group in found.groups:
         minutes = group.minutes
@@ -149,11 +162,14 @@ def to_csv(found: Comparison) -> str:
                     difference.delta if difference else None, difference.p if difference else None,
                     group.first.parameters, minutes.mean * 60 if minutes else None,
                     "test" if name == SCORE or name.startswith("test ") else "val", not found.unlike(group),
+                    group.first.data.get("metric"),
                 ])  # fmt: skip
     for row in found.published:
         tests = {f"test {name}": value for name, value in row.accuracy.items()}
         for name, value in {TEST_MEAN: row.mean, **tests, SCORE: row.score}.items():
-            writer.writerow([row.method, name, None, value, None, None, None, None, None, "test", not found.apart])
+            writer.writerow(
+                [row.method, name, None, value, None, None, None, None, None, "test", not found.apart, None]
+            )
     return text.getvalue()
 
 

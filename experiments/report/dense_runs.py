@@ -38,7 +38,13 @@ def dense_parts(run: Measured, data: str | None) -> list[Part]:
     rows = [[name, f"{value:.4f}", "higher" if run.better[name] else "lower"] for name, value in run.measures.items()]
     shown.append(parts.heading("Measures"))
     if rows:
-        shown.append(parts.table(Table("Validation, last epoch", ["task and measure", "val", "better"], rows)))
+        shown.append(
+            parts.table(
+                Table(
+                    f"Validation, last epoch, metric {run.data['metric']}", ["task and measure", "val", "better"], rows
+                )
+            )
+        )
     else:
         shown.append(parts.note("Nothing was validated (imported)."))
     shown += curves(run, "task", PANELS)

@@ -191,6 +191,14 @@ def test_a_dense_run_stands_beside_itself_with_another_seed(mtan: Mtan, tmp_path
         found["groups"][1]["delta_mtl"] < 0
         and not found["groups"][1]["measures"]["depth/absolute_error"]["higher_is_better"]
     )
-    assert "Delta-MTL" in mtan("experiments", "compare", *made).out
+    told = mtan("experiments", "compare", *made).out
+    assert "Delta-MTL" in told and "metric whole-set" in told.replace("\n", " ")
     refused = mtan("experiments", "compare", *made, "--published")
     assert refused.code == 2 and "dense" in refused.err
+    other = DenseFolder(tmp_path / "other")
+    other.path.mkdir()
+    other.start(dense.load_config("small", None, ["metric=legacy"]), facts)
+    other.write_summary({"kind": "dense", "val_last": {}})
+    mixed = document(mtan("experiments", "compare", made[0], other.path, "--json"))["groups"]
+    assert [group["metric"] for group in mixed] == ["whole-set", "legacy"]
+    assert mixed[1]["unlike"] == "segmentation measured by legacy, not whole-set" and mixed[1]["delta_mtl"] is None
