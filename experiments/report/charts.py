@@ -10,18 +10,28 @@ COLOURS, DASHES = 7, ("", "5 3", "1.5 2.5")
 Points = Sequence[tuple[float, float]]
 
 
-def stroke(place: int) -> str:
-    """The attributes that tell the line of a series from the others."""
-    dash = DASHES[place // COLOURS % len(DASHES)]
-    return f'stroke="var(--c{place % COLOURS})" fill="none" stroke-width="1.8"' + (
-        f' stroke-dasharray="{dash}"' if dash else ""
-    )
+class Pen(NamedTuple):
+    """How a line looks: one of the page's colours, its width, and its dashes."""
+
+    colour: str = "var(--c0)"
+    width: float = 1.8
+    dash: str = ""
+
+    @property
+    def line(self) -> str:
+        dashes = f' stroke-dasharray="{self.dash}"' if self.dash else ""
+        return f'stroke="{self.colour}" fill="none" stroke-width="{self.width}"{dashes}'
+
+
+def pen(place: int) -> Pen:
+    """What tells the line of a series from the others."""
+    return Pen(f"var(--c{place % COLOURS})", dash=DASHES[place // COLOURS % len(DASHES)])
 
 
 def svg(width: float, height: float, label: str, body: Sequence[str]) -> Markup:
-    inside = "".join(body)
+    inside, size = "".join(body), f"max-width: {1.3 * width:g}px; --least: {0.8 * width:g}px"
     return Markup(
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="max-width: {1.3 * width:g}px" role="img" aria-label="{escape(label)}">'
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="{size}" role="img" aria-label="{escape(label)}">'
         f"<title>{escape(label)}</title>{inside}</svg>"
     )
 
@@ -34,7 +44,7 @@ def bars(label: str, values: Mapping[str, float], marks: Mapping[str, float] | N
         top = place * row
         mark = (marks or {}).get(name)
         body.append(
-            f'<text x="{left - 6}" y="{top + 15}" text-anchor="end">{escape(name)}</text>'
+            f'<text x="{left - 6}" y="{top + 15}" text-anchor="end">{escape(_short(name))}<title>{escape(name)}</title></text>'
             f'<rect x="{left}" y="{top + 4}" width="{width * value:.1f}" height="14" fill="var(--c0)"/>'
             f'<text x="{left + width * value + 5:.1f}" y="{top + 15}">{value:.1%}</text>'
         )
@@ -46,8 +56,8 @@ def bars(label: str, values: Mapping[str, float], marks: Mapping[str, float] | N
     return svg(left + width + 50, len(values) * row + 4, label, body)
 
 
-def lines(label: str, series: Mapping[str, Points], styles: Mapping[str, str] | None = None) -> Markup:
-    """Lines over epochs; the series' place decides its colour and dashes, unless `styles` do. Zero is always in sight."""
+def lines(label: str, series: Mapping[str, Points], pens: Mapping[str, Pen] | None = None) -> Markup:
+    """Lines over epochs; the series' place decides its colour and dashes, unless `pens` do. Zero is always in sight."""
     left, top, width, height = 40, 8, 340, 180
     drawn = [point for points in series.values() for point in points]
     first, last = min(x for x, _ in drawn), max(x for x, _ in drawn)
@@ -72,13 +82,15 @@ def lines(label: str, series: Mapping[str, Points], styles: Mapping[str, str] | 
         for x, told in named.items()
     ]
     for place, (name, points) in enumerate(series.items()):
-        path, style = [at(x, y) for x, y in points], styles[name] if styles else stroke(place)
+        path, own = [at(x, y) for x, y in points], pens[name] if pens else pen(place)
         told = f"<title>{escape(name)}</title>"
         if len(path) == 1:
-            body.append(f'<circle cx="{path[0][0]:.1f}" cy="{path[0][1]:.1f}" r="3" {style}>{told}</circle>')
+            body.append(
+                f'<circle cx="{path[0][0]:.1f}" cy="{path[0][1]:.1f}" r="3" fill="{own.colour}">{told}</circle>'
+            )
         elif path:
             joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in path)
-            body.append(f'<polyline points="{joined}" {style}>{told}</polyline>')
+            body.append(f'<polyline points="{joined}" {own.line}>{told}</polyline>')
     return svg(left + width + 14, top + height + 24, label, body)
 
 
@@ -90,9 +102,9 @@ def nice(value: float) -> float:
     return next(step * power for step in (1, 2, 4, 5, 8, 10, 20) if step * power >= value * 0.999)
 
 
-def sample(style: str) -> Markup:
-    """A short line of this style, for a legend."""
-    return Markup(f'<svg viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4h28" {style}/></svg>')
+def sample(own: Pen) -> Markup:
+    """A short line, for a legend."""
+    return Markup(f'<svg viewBox="0 0 28 8" aria-hidden="true"><path d="M0 4h28" {own.line}/></svg>')
 
 
 def matrix(label: str, names: Sequence[str], counts: Any) -> Markup:
@@ -123,7 +135,7 @@ def heat(
     label: str, rows: Sequence[str], columns: Sequence[str], values: Any, low: float, high: float, digits: int = 2
 ) -> Markup:
     """A matrix with its numbers; the depth of a cell is its place between `low` and `high`, with another hue below zero."""
-    left, wide, tall = 136, 46, 22
+    left, wide, tall = 136, 36 if max(map(len, columns)) <= 3 else 54, 22
     body = [
         f'<text class="soft" x="{left + column * wide + wide / 2}" y="14" text-anchor="middle">{escape(name)}</text>'
         for column, name in enumerate(columns)
@@ -167,13 +179,13 @@ def strips(label: str, values: Mapping[str, float], others: Mapping[str, Sequenc
 def parallel(label: str, axes: Sequence["Axis"], lines_of: Sequence["Strand"]) -> Markup:
     """Parallel coordinates: an axis for each quantity, a line for each trial through its places from 0 (bottom) to 1 (top)."""
     top, height, apart = 26, 190, 96
-    body = []
+    body, ticks = [], []
     for number, axis in enumerate(axes):
         x, named = 50 + number * apart, f"{escape(_short(axis.name))}<title>{escape(axis.name)}</title>"
         body.append(f'<line class="axis" x1="{x}" x2="{x}" y1="{top}" y2="{top + height}"/>'
                     f'<text x="{x}" y="14" text-anchor="middle">{named}</text>')  # fmt: skip
-        body += [
-            f'<text class="soft" x="{x + 5}" y="{top + height * (1 - place) + 4:.1f}">{escape(told)}</text>'
+        ticks += [
+            f'<text class="tick" x="{x + 5}" y="{top + height * (1 - place) + 4:.1f}">{escape(told)}</text>'
             for place, told in axis.ticks
         ]
     for strand in lines_of:
@@ -182,10 +194,8 @@ def parallel(label: str, axes: Sequence["Axis"], lines_of: Sequence["Strand"]) -
             for number, place in enumerate(strand.places)
             if place is not None
         )
-        body.append(
-            f'<polyline points="{points}" fill="none" {strand.style}><title>{escape(strand.name)}</title></polyline>'
-        )
-    return svg(100 + (len(axes) - 1) * apart, top + height + 14, label, body)
+        body.append(f'<polyline points="{points}" {strand.pen.line}><title>{escape(strand.name)}</title></polyline>')
+    return svg(110 + (len(axes) - 1) * apart, top + height + 14, label, [*body, *ticks])
 
 
 class Axis(NamedTuple):
@@ -196,8 +206,8 @@ class Axis(NamedTuple):
 
 
 class Strand(NamedTuple):
-    """A trial's places on all axes (None: it has no such value), and how its line looks."""
+    """A trial's places on all axes (None: it has no such value)."""
 
     name: str
     places: Sequence[float | None]
-    style: str
+    pen: Pen

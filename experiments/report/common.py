@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.compare.comparison import Comparison
 from experiments.compare.measured import Measured
+from experiments.compare.rendering import all_notes, tables
 from experiments.report import charts, parts
 from experiments.report.parts import Part
 
@@ -53,7 +55,7 @@ def curves(run: Measured, column: str, panels: Mapping[str, str]) -> list[Part]:
             shown.append(
                 parts.chart(charts.lines(f"{title} over epochs, a line each for {', '.join(names)}", series), title)
             )
-    legend = parts.legend([(name, charts.sample(charts.stroke(place))) for place, name in enumerate(names)])
+    legend = parts.legend([(name, charts.sample(charts.pen(place))) for place, name in enumerate(names)])
     return [parts.heading("Curves"), parts.figures(shown), legend] if shown else []
 
 
@@ -62,6 +64,12 @@ def points(metrics: "pd.DataFrame", key: str) -> list[tuple[float, float]]:
         return []
     own = metrics[["epoch", key]].dropna().sort_values("epoch")
     return [(float(epoch), float(value)) for epoch, value in own.itertuples(index=False) if abs(value) != float("inf")]
+
+
+def side_by_side(found: Comparison) -> list[Part]:
+    """A comparison's tables and notes."""
+    shown = [parts.table(table) for table in tables(found)]
+    return [*shown, *(parts.note(f"{text}.") for text in all_notes(found))]
 
 
 def name_of(path: Path) -> str:

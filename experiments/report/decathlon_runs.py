@@ -11,13 +11,12 @@ from decathlon.own_store import with_added
 from decathlon.quickstart import mask_rows
 from decathlon.reports import checked_split, common_domains, notes
 from decathlon.runs import Run, RunFolder, load_run
-from experiments.compare.comparison import compare
-from experiments.compare.measured import MEAN, Measured
-from experiments.compare.rendering import Table, all_notes, tables
+from experiments.compare.measured import Measured
 from experiments.report import charts, parts, tiles
 from experiments.report.common import curves, what_was_run
 from experiments.report.mask_parts import example_rows, mask_parts
 from experiments.report.parts import Part
+from experiments.report.score_card import score_card
 from mtan_core.errors import UserError
 from mtan_core.progress import progress
 
@@ -36,36 +35,11 @@ def decathlon_parts(run: Measured, data: str | None) -> list[Part]:
     specs = RunFolder(run.path).specs()
     sources = ", ".join(sorted({spec.source for spec in specs.values()}))
     shown = what_was_run(run, {"data": f"{sources} ({len(specs)} domains)"})
-    shown += _score_card(run, {name: spec.classes for name, spec in specs.items()})
+    shown += score_card(run, {name: spec.classes for name, spec in specs.items()})
     shown += curves(run, "domain", PANELS)
     if data is None:
         return [*shown, parts.note(LEFT_OUT)]
     return shown + _from_images(load_run(run.path), data)
-
-
-def _score_card(run: Measured, classes: dict[str, int]) -> list[Part]:
-    validated = {name: value for name, value in run.measures.items() if name != MEAN}
-    found = compare([run], published=True)
-    published = tables(found)[-1]
-    rows = [[name, str(classes[name]), f"{1 / classes[name]:.1%}", f"{value:.1%}"] for name, value in validated.items()]
-    shown: list[Part] = [parts.heading("Score card")]
-    if rows:
-        if MEAN in run.measures:
-            shown.append(parts.note(f"Mean validation accuracy {run.measures[MEAN]:.1%} ({len(rows)} domains)."))
-        shown.append(parts.table(Table("Validation accuracy", ["domain", "classes", "chance", "val"], rows)))
-        chance = {name: 1 / count for name, count in classes.items()}
-        label = "Validation accuracy by domain: " + ", ".join(
-            f"{name} {value:.1%}" for name, value in validated.items()
-        )
-        shown.append(
-            parts.figures(
-                [parts.chart(charts.bars(label, validated, chance), "Validation accuracy; the mark is chance.")]
-            )
-        )
-    else:
-        shown.append(parts.note("Nothing was validated (protocol train+val, imported, or no validation images)."))
-    shown += [parts.note(f"{text}.", warning=bool(found.apart)) for text in all_notes(found)[-1:]]
-    return [*shown, parts.folded(published.title, [parts.table(published)])]
 
 
 def _from_images(run: Run, data: str) -> list[Part]:

@@ -77,17 +77,15 @@ def _prediction(run: DenseRun, root: Root, frames: Frames, place: int) -> list[P
     with autocast(run.device, run.config.precision):
         outputs = run.network(batch.images)
     title = f"val {root.frames['val'][place]}"
+    labels = {name: paint(task, _array(batch.labels[name])) for name, task in root.tasks.items()}
+    predicted = {name: paint(task, _array(outputs[name]), labels[name].limits) for name, task in root.tasks.items()}
     pictures = [parts.picture(tiles.data_uri(_shown(batch.images[0])), f"Validation image {title}", title)]
-    legends = []
-    for name, task in root.tasks.items():
-        label = paint(task, _array(batch.labels[name])) if name in batch.labels else None
-        predicted = paint(task, _array(outputs[name]), label.limits if label else None)
-        legends.append(predicted.legend(name, label))
-        for kind, painted in (("predicted", predicted), ("label", label)):
-            if painted:
-                told = f"{name}, {kind}"
-                pictures.append(parts.picture(tiles.data_uri(painted.pixels), f"{title}: {told}", told))
-    return [parts.figures(pictures, "maps"), *legends]
+    for kind, painted in (("predicted", predicted), ("label", labels)):
+        for name, own in painted.items():
+            told = f"{name}, {kind}"
+            pictures.append(parts.picture(tiles.data_uri(own.pixels), f"{title}: {told}", told))
+    legends = [own.legend(name, labels[name]) for name, own in predicted.items()]
+    return [parts.figures(pictures, "maps", 1 + len(root.tasks)), *legends]
 
 
 def _masks(run: DenseRun, root: Root, frames: Frames) -> list[Part]:

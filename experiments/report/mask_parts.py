@@ -25,7 +25,8 @@ def mask_parts(use: MaskUse, what: str) -> list[Part]:
         _heat(f"Overlap of {what}s: correlation of the mean masks per channel, mean over stages; 0: unrelated, 1: the same channels",
               named, numbers, overlap, -1, 1),
     ]  # fmt: skip
-    return [parts.figures(shown), *_channels(use, what)]
+    widest = ("figures" if len(stages) < 6 else "wide", "wide")
+    return [parts.figures(shown[:2], widest[0]), parts.figures(shown[2:], widest[1]), *_channels(use, what)]
 
 
 def _heat(told: str, rows: Sequence[str], columns: Sequence[str], values: Any, low: float, high: float) -> Part:
@@ -40,6 +41,7 @@ def _channels(use: MaskUse, what: str) -> list[Part]:
             tiles.data_uri(tiles.coloured(means, low, high)),
             f"Stage {stage}: mean mask of each of {means.shape[1]} channels, a row for each {what}: {order}",
             f"Stage {stage}, {means.shape[1]} channels",
+            f"height: {max(2, 0.55 * len(means)):.1f}rem",
         )
         for stage, means in enumerate(use.means)
     ]

@@ -24,9 +24,9 @@ class Painted:
     names: Mapping[str, str]
     words: str
 
-    def legend(self, task: str, other: "Painted | None") -> Part:
+    def legend(self, task: str, other: "Painted") -> Part:
         """What the colours of this and another picture of the task mean."""
-        names = {**(other.names if other else {}), **self.names}
+        names = {**other.names, **self.names}
         if names:
             return parts.legend([(name, tiles.swatch(colour)) for name, colour in sorted(names.items())])
         if self.limits is not None:
@@ -57,6 +57,7 @@ def paint(task: Task, values: NDArray[Any], limits: Limits | None = None) -> Pai
     legend = axes.get_legend()
     handles = zip(legend.get_texts(), legend.get_patches(), strict=True) if legend else ()
     names = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in handles}
-    low, high = image.get_clim()
-    found = (float(low), float(high)) if scaled and low is not None and high is not None else None
+    known = scaled and bool(np.ma.count(array))
+    low, high = map(float, image.get_clim()) if known else (0.0, 1.0)
+    found = (low, high) if known else None
     return Painted(pixels, found, image.get_cmap().name, names, axes.get_xlabel())

@@ -48,12 +48,13 @@ def chart(svg: Markup, caption: str = "") -> Part:
     return {"svg": svg, "caption": caption}
 
 
-def picture(source: str, alt: str, caption: str = "") -> Part:
-    return {"source": source, "alt": alt, "caption": caption}
+def picture(source: str, alt: str, caption: str = "", style: str = "") -> Part:
+    return {"source": source, "alt": alt, "caption": caption, "style": style}
 
 
-def figures(shown: Sequence[Part], layout: str = "figures") -> Part:
-    return {"kind": "figures", "figures": shown, "layout": layout}
+def figures(shown: Sequence[Part], layout: str = "figures", columns: int = 0) -> Part:
+    """Pictures or charts beside each other; in so many `columns` where they make a grid ("maps")."""
+    return {"kind": "figures", "figures": shown, "layout": layout, "columns": columns}
 
 
 def legend(entries: Sequence[tuple[str, Markup]]) -> Part:

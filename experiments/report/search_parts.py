@@ -9,18 +9,17 @@ from typing import Any
 
 from experiments.compare.rendering import NONE, Table
 from experiments.report import charts, parts
-from experiments.report.charts import Axis, Strand
+from experiments.report.charts import Axis, Pen, Strand
 from experiments.report.parts import Part
 from experiments.search.config import KIND, SearchConfig
+from experiments.search.importance import importances
 from mtan_core.config import read_toml
 from mtan_core.errors import UserError
 
-STYLES = {
-    "finished": 'stroke="var(--c0)" fill="none" stroke-width="1.4"',
-    "stopped": 'stroke="var(--soft)" fill="none" stroke-width="1.1" stroke-dasharray="4 3"',
-    "failed": 'stroke="var(--c3)" fill="none" stroke-width="1.1" stroke-dasharray="1.5 2.5"',
-}
-BEST = 'stroke="var(--c1)" fill="none" stroke-width="2.6"'
+PENS = {
+    "finished": Pen("var(--c0)", 1.4), "stopped": Pen("var(--soft)", 0.8, "4 3"), "failed": Pen("var(--c3)", 1.1, "1.5 2.5"),
+}  # fmt: skip
+BEST = Pen("var(--c1)", 2.6)
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def search_parts(folder: Path) -> list[Part]:
     if (folder / "best.toml").is_file():
         shown.append(parts.code("Configuration of the best trial", (folder / "best.toml").read_text(encoding="utf-8")))
     shown += [parts.heading("Trials"), parts.table(_table(trials))]
-    return [*shown, *_curves(search, trials, best), *_coordinates(search, trials, best)]
+    return [*shown, *_curves(search, trials, best), *_coordinates(search, trials, best), *_importance(search, trials)]
 
 
 def read_trials(folder: Path) -> list[Trial]:
@@ -108,18 +107,19 @@ def _cell(value: Any) -> str:
     return NONE if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _style(trial: Trial, best: Trial | None) -> str:
-    return BEST if trial is best else STYLES.get(trial.status, STYLES["stopped"])
+def _pen(trial: Trial, best: Trial | None) -> Pen:
+    return BEST if trial is best else PENS.get(trial.status, PENS["stopped"])
 
 
 def _curves(search: SearchConfig, trials: Sequence[Trial], best: Trial | None) -> list[Part]:
-    drawn = {f"trial {trial.number}, {trial.status}": trial for trial in trials if trial.curve}
+    ordered = sorted(trials, key=lambda trial: trial is best)  # the best on top
+    drawn = {f"trial {trial.number}, {trial.status}": trial for trial in ordered if trial.curve}
     if not drawn:
         return [parts.note("No trial reported a metric.")]
     label = f"Learning curves of {len(drawn)} trials: {search.metric} over epochs"
     series = {name: trial.curve for name, trial in drawn.items()}
-    chart = charts.lines(label, series, {name: _style(trial, best) for name, trial in drawn.items()})
-    entries = [(name, charts.sample(style)) for name, style in (("best", BEST), *STYLES.items())]
+    chart = charts.lines(label, series, {name: _pen(trial, best) for name, trial in drawn.items()})
+    entries = [(name, charts.sample(pen)) for name, pen in (("best", BEST), *PENS.items())]
     return [
         parts.heading("Learning curves"),
         parts.figures([parts.chart(chart, f"{search.metric} over epochs, a line for each trial.")]),
@@ -139,12 +139,29 @@ def _coordinates(search: SearchConfig, trials: Sequence[Trial], best: Trial | No
         columns.append(places)
         axes.append(Axis(key.rpartition(".")[2], ticks))
     strands = [
-        Strand(f"trial {trial.number}: {trial.metric:.4g}", [column[place] for column in columns], _style(trial, best))
+        Strand(f"trial {trial.number}: {trial.metric:.4g}", [column[place] for column in columns], _pen(trial, best))
         for place, trial in enumerate(drawn)
     ]
     label = f"Parallel coordinates of {len(strands)} trials over {', '.join(search.space)} and the metric"
     chart = parts.chart(charts.parallel(label, axes, strands), "Each line is a trial; the last axis is its metric.")
     return [parts.heading("Where the trials lie"), parts.figures([chart], "wide")]
+
+
+def _importance(search: SearchConfig, trials: Sequence[Trial]) -> list[Part]:
+    """What the metric depends on, after the last epoch that half of the trials reached, as stopped ones are no longer trained."""
+    reached = sorted((trial.curve[-1][0] for trial in trials if trial.curve), reverse=True)
+    if not reached:
+        return []
+    epoch = reached[(len(reached) - 1) // 2]
+    seen = [(trial.point, metric) for trial in trials for at, metric in trial.curve if at == epoch]
+    shares = importances(search, [point for point, _ in seen], [metric for _, metric in seen])
+    if not shares:
+        return []
+    told = (
+        f"Share of the metric's variance that each key explains (fANOVA), by {len(seen)} trials after epoch {epoch:g}"
+    )
+    chart = parts.chart(charts.bars(told, shares), f"{told}.")
+    return [parts.heading("What the metric depends on"), parts.figures([chart])]
 
 
 def placed(values: Sequence[Any], logarithmic: bool = False) -> tuple[list[float | None], list[tuple[float, str]]]:

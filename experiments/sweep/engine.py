@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray
@@ -232,9 +233,24 @@ def _write_status(made: Sweep, errors: Mapping[Cell, str]) -> None:
     write_json(made.out / "status.json", rows, indent=1)
 
 
+def failures(made: Sweep) -> dict[Cell, str]:
+    """What `status.json` says of trainings that failed."""
+    path = made.out / "status.json"
+    rows = json.loads(path.read_text()) if path.is_file() else []
+    told = {(row["row"], row["seed"]): row["error"] for row in rows if row["status"] == "failed"}
+    return {cell: told[cell.row.name, cell.seed] for cell in made.cells if (cell.row.name, cell.seed) in told}
+
+
 def _conclude(made: Sweep, errors: Mapping[Cell, str]) -> Swept:
-    """The table of what is finished. Raises UserError where nothing is."""
+    """Write the tables of what is finished. Raises UserError where nothing is."""
     _write_status(made, errors)
+    found = finished_rows(made, errors)
+    write_tables(made.out, found)
+    return Swept(made, found, errors)
+
+
+def finished_rows(made: Sweep, errors: Mapping[Cell, str] = MappingProxyType({})) -> Comparison:
+    """What is finished, row by row, beside the reference. Raises UserError where nothing is."""
     shown = {row.name: [made.run(cell) for cell in made.cells if cell.row == row and made.done(cell)]
              for row in dict.fromkeys(cell.row for cell in made.cells) if not row.hidden}  # fmt: skip
     if not any(shown.values()):
@@ -243,9 +259,7 @@ def _conclude(made: Sweep, errors: Mapping[Cell, str]) -> Swept:
                         f"{len(made.cells)} failed: {first}.")  # fmt: skip
     told = [f"{cell.row.name}, seed {cell.seed}: failed: {error.rstrip('.')}" for cell, error in errors.items()]
     annotations = Path(made.where.annotations) if made.where.annotations else None
-    found = compared(shown, made.table.reference, annotations, told)
-    write_tables(made.out, found)
-    return Swept(made, found, errors)
+    return compared(shown, made.table.reference, annotations, told)
 
 
 def _check_data(made: Sweep) -> None:
