@@ -1,4 +1,4 @@
-"""A figure on a canvas of its own, written as a PNG that is whole or not there."""
+"""A figure on a canvas of its own, written as a PNG or SVG that is whole or not there."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,13 @@ _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
+    "svg.hashsalt": "mtan",  # the same names within a file every time
 }
 
 
 @contextmanager
 def saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
-    """A figure of this size in inches, written to `path` as a PNG, atomically, when the block ends.
+    """A figure of this size in inches, written to `path`, atomically, when the block ends: as SVG where its name says so, else PNG.
 
     It stands on its own canvas: no window, no global state, whatever backend the caller uses elsewhere.
     """
@@ -40,5 +41,8 @@ def saved(path: Path, width: float, height: float) -> Iterator["Figure"]:
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        kind: dict[str, Any] = {"format": "png", "dpi": 150, "metadata": {"Software": None}}
+        if path.suffix == ".svg":
+            kind = {"format": "svg", "metadata": {"Date": None, "Creator": None}}
         with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+            figure.savefig(temporary, **kind)

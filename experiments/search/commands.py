@@ -78,7 +78,11 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         return
     best = found["best"]
     point = ", ".join(f"{key} = {value}" for key, value in best["point"].items())
+    left = "best.toml"
+    if "replay_metric" in best:
+        replayed = best["replay_metric"]
+        left = "best_schedule.toml" + ("" if replayed is None else f", whose replay came to {replayed:.4g}")
     print(
         f"{found['search']}: {found['trials']} trials, {found['finished']} finished, {found['stopped']} stopped, "
-        f"{found['failed']} failed; best {found['metric']} {best['metric']:.4g} at {point}: best.toml."
+        f"{found['failed']} failed; best {found['metric']} {best['metric']:.4g} at {point}: {left}."
     )

@@ -1,6 +1,7 @@
 """What is searched, how, and by what measure: the search's configuration, checked as a whole before Ray starts."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from mtan_core import config as core
 from mtan_core.config import Frozen
 from mtan_core.errors import UserError
 
+NAMED = ("decathlon_score", "mean_accuracy", "delta_mtl")  # metrics over all tasks
 Point = dict[str, Any]  # values by key of the training's configuration
 Value = bool | int | float | str | list[Any]
 
@@ -60,11 +62,23 @@ class Dimension(Frozen):
 
 
 class SchedulerConfig(Frozen):
-    """Which trials are stopped before their last epoch."""
+    """Which trials are stopped before their last epoch, or go on as copies of others."""
 
-    kind: Literal["asha", "median", "none"] = Field("none", description="asha, median (stopping rule), or none")
+    kind: Literal["asha", "median", "pbt", "none"] = Field(
+        "none", description="asha, median (stopping rule), pbt (population based training), or none"
+    )
     grace: PositiveInt = Field(1, description="epochs that every trial is given")
     reduction: int = Field(3, ge=2, description="asha: one trial in so many goes on at each rung")
+    interval: PositiveInt = Field(1, description="pbt: epochs between exchanges")
+    quantile: float = Field(
+        0.25, gt=0, le=0.5, description="pbt: part of the trials that become copies, and that are copied"
+    )
+    resample: float = Field(
+        0.25, ge=0, le=1, description="pbt: how often a copy's value is drawn anew, else it is moved"
+    )
+    factors: tuple[PositiveFloat, ...] = Field(
+        (0.8, 1.25), min_length=1, description="pbt: by one of which it is moved"
+    )
 
 
 class ResourcesConfig(Frozen):
@@ -86,7 +100,10 @@ class SearchConfig(Frozen):
     scheduler: SchedulerConfig = SchedulerConfig()
     metric: str = Field(
         "mean_accuracy",
-        description="decathlon_score, mean_accuracy, or MEASURE.TASK as in metrics.parquet, e.g. val_accuracy.svhn",
+        description="decathlon_score, mean_accuracy, delta_mtl, or MEASURE.TASK as in metrics.parquet, e.g. val_accuracy.svhn",
+    )
+    baselines: tuple[str, ...] = Field(
+        (), description="delta_mtl: finished single-task runs to compare with, relative to the search's own file"
     )
     mode: Literal["max", "min"] = Field("max", description="whether the metric is to be large or small")
     trials: PositiveInt = Field(20, description="number of trials; a grid has as many as it has points")
@@ -97,15 +114,30 @@ class SearchConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**32, description="determines what is drawn")
 
     @model_validator(mode="after")
+    def _goes_by_a_metric(self) -> "SearchConfig":
+        if self.metric == "decathlon_score" and self.task != "decathlon":
+            raise ValueError(f'`metric = "decathlon_score"` needs task = "decathlon", found "{self.task}"')
+        if self.metric not in NAMED and "." not in self.metric:
+            raise ValueError(f"`metric`: expected {', '.join(NAMED)} or MEASURE.TASK, found {self.metric!r}")
+        if (self.metric == "delta_mtl") != bool(self.baselines):
+            found = f"metric {self.metric!r} and {len(self.baselines)} of them"
+            raise ValueError(f'`baselines`: expected single-task runs with metric = "delta_mtl" alone, found {found}')
+        if self.metric in NAMED and self.mode == "min":
+            raise ValueError(f'`mode`: {self.metric} is to be large, found "min"')
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_population(self) -> "SearchConfig":
+        if self.scheduler.kind == "pbt" and self.sampler == "tpe":
+            raise ValueError('`sampler`: population based training begins with "random" or "grid", found "tpe"')
+        if self.scheduler.kind == "pbt" and self.sampler == "random" and self.trials < 2:
+            raise ValueError(f"`trials`: population based training needs at least 2, found {self.trials}")
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "SearchConfig":
         if not self.space:
             raise ValueError("`space`: expected at least one key to search over, found none")
-        if self.metric == "decathlon_score" and self.task != "decathlon":
-            raise ValueError(f'`metric = "decathlon_score"` needs task = "decathlon", found "{self.task}"')
-        if self.metric not in ("decathlon_score", "mean_accuracy") and "." not in self.metric:
-            raise ValueError(
-                f"`metric`: expected decathlon_score, mean_accuracy or MEASURE.TASK, found {self.metric!r}"
-            )
         before: set[str] = set()
         for key, dimension in self.space.items():
             if self.sampler == "grid" and dimension.listed() is None:
@@ -131,7 +163,12 @@ def read_search(file: Path) -> SearchConfig:
         search = search.model_copy(update={"config": str((file.parent / search.config).absolute())})
         if not Path(str(search.config)).is_file():
             raise UserError(f"`config`: expected a configuration file, found none: {search.config}.")
+    runs = tuple(str((file.parent / run).absolute()) for run in search.baselines)
+    search = search.model_copy(update={"baselines": runs})
+    from experiments.search.schedules import check_population
+
     check_space(search)
+    check_population(search)
     return search
 
 
@@ -157,12 +194,19 @@ def _conditions(search: SearchConfig, key: str) -> dict[str, tuple[Value, ...]]:
     return found
 
 
-def trial_config(search: SearchConfig, point: Point) -> Any:
-    """The training's configuration at a point of the space; its threads are the trial's CPUs."""
+def trial_config(search: SearchConfig, point: Point, later: Sequence[Mapping[str, Any]] = ()) -> Any:
+    """The training's configuration at a point of the space, with `later` as its `changes`; its threads are the trial's CPUs."""
     file = Path(search.config) if search.config is not None else None
     threads = max(1, int(search.resources.cpus))
     changes = [*search.set, f"threads={threads}", *(f"{key}={toml_value(value)}" for key, value in point.items())]
+    if later:
+        changes.append(f"changes={toml_value(later)}")
     return training_kind(search).load(search.preset, file, changes)
+
+
+def total_epochs(settings: Any) -> int:
+    """The epochs of a training of either kind."""
+    return sum(phase.epochs for phase in settings.phases)
 
 
 def toml_value(value: Any) -> str:

@@ -2,27 +2,34 @@
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
+import pandas as pd
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
 from experiments.search.cluster import cluster, refuse_storage
-from experiments.search.config import KIND, SearchConfig, trial_config
-from experiments.search.results import Trial, metric_of, summarize, write_results
+from experiments.search.config import KIND, SearchConfig, total_epochs, trial_config
+from experiments.search.figures import draw_figures
+from experiments.search.live import Board, shown
+from experiments.search.pbt import Population
+from experiments.search.references import references
+from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
 from mtan_core.files import check_output, held, taken, write_json, write_text
-from mtan_core.progress import Advance, progress
 from mtan_core.runs import check_format
 
 FORMAT = 1
 NAME = "ray"  # Ray's own folder within the search's, or within the storage
-ENDED = {"TERMINATED", "ERROR"}
+REPLAY = "replay"
 
 
 def search(settings: SearchConfig, data: str, out: Path, address: str | None, storage: str | None) -> dict[str, Any]:
@@ -78,18 +85,46 @@ def check_data(settings: SearchConfig, data: str) -> None:
         check_keys(trial_config(settings, {}), list(open_store(data).domains))
     elif not Path(data).is_dir():
         raise UserError(f"--data: expected a folder of dense data, found none: {data}.")
+    references(settings, data)
 
 
 def _run(out: Path, settings: SearchConfig, where: dict[str, Any]) -> dict[str, Any]:
     storage = (where["storage"] or str(out.absolute())).rstrip("/")
-    with progress("search", total=_count(settings)) as advance:
-        results = _tuner(settings, where["data"], storage, Progress(advance)).fit()
-        trials = [summarize(number, results[number]) for number in range(len(results))]
+    with watched(settings, _count(settings)):
+        results = list(_tuner(settings, where["data"], storage).fit())
+    if settings.sampler != "tpe":  # Ray's names are in order; a trial that was tried again has become its last
+        results.sort(key=lambda result: result.path)
+    trials = [summarize(number, result) for number, result in enumerate(results)]
     left = [trial for trial in trials if trial["status"] == "unfinished"]
     if left or len(trials) < _count(settings):
-        print(f"mtan: stopped; go on with `mtan experiments resume {out}`.", file=sys.stderr)
-        raise SystemExit(130)
-    return _document(out, settings, trials, write_results(out, settings, trials))
+        _stopped(out)
+    best = write_results(out, settings, trials)
+    draw_figures(out / "figures", settings, pd.read_parquet(out / "trials.parquet"))
+    document = _document(out, settings, trials, best)
+    if settings.scheduler.kind == "pbt":
+        write_lineage(out, settings, trials, best, None)
+        document["best"]["replay_metric"] = _replay(out, settings, where["data"], storage, best)
+        write_lineage(out, settings, trials, best, document["best"]["replay_metric"])
+    return document
+
+
+def _replay(out: Path, settings: SearchConfig, data: str, storage: str, best: Trial) -> float | None:
+    """The metric of one training by the best trial's schedule, from the beginning; None where it fails."""
+    config = {"point": best["point"], "lineage": best["lineage"]}
+    with watched(settings, 1, REPLAY):
+        result = _tuner(settings, data, storage, REPLAY, config).fit()[0]
+    trial = summarize(0, result)
+    if trial["status"] == "finished":
+        return metric_of(trial)
+    if not trial["error"]:
+        _stopped(out)
+    print(f"mtan: warning: the replay of {SCHEDULE} failed: {trial['error']}", file=sys.stderr)
+    return None
+
+
+def _stopped(out: Path) -> NoReturn:
+    print(f"mtan: stopped; go on with `mtan experiments resume {out}`.", file=sys.stderr)
+    raise SystemExit(130)
 
 
 def _document(out: Path, settings: SearchConfig, trials: list[Trial], best: Trial) -> dict[str, Any]:
@@ -105,26 +140,31 @@ def _count(settings: SearchConfig) -> int:
     return settings.trials if known is None else len(known)
 
 
-def _tuner(settings: SearchConfig, data: str, storage: str, told: "Progress") -> tune.Tuner:
+def _tuner(settings: SearchConfig, data: str, storage: str, name: str = NAME, replayed: Any = None) -> tune.Tuner:
+    """The search, or the training again of one trial's configuration; where it was begun before, it goes on."""
     wanted = settings.resources
     resources = {"cpu": wanted.cpus, "gpu": wanted.gpus}
-    trainable = tune.with_resources(tune.with_parameters(run_trial, work=Work(settings, data)), resources)
-    if tune.Tuner.can_restore(f"{storage}/{NAME}"):
-        return tune.Tuner.restore(f"{storage}/{NAME}", trainable, resume_unfinished=True)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, work=Work(settings, data, references(settings, data))), resources
+    )
+    if tune.Tuner.can_restore(f"{storage}/{name}"):
+        return tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True)
     known = points(settings)
+    population = settings.scheduler.kind == "pbt"  # which pauses its trials, and deals them out itself
+    space = {"point": tune.grid_search(known)} if known is not None else None
     return tune.Tuner(
         trainable,
-        param_space={"point": tune.grid_search(known)} if known is not None else None,
+        param_space=replayed or space,
         tune_config=tune.TuneConfig(
             metric="metric", mode=settings.mode, search_alg=None if known is not None else _tpe(settings),
-            scheduler=_scheduler(settings), num_samples=1 if known is not None else settings.trials,
-            max_concurrent_trials=settings.concurrency or None, trial_dirname_creator=_trial_folder,
+            scheduler=None if replayed else _scheduler(settings), num_samples=1 if known is not None else settings.trials,
+            max_concurrent_trials=None if population else settings.concurrency or None, trial_dirname_creator=_trial_folder,
         ),
         run_config=tune.RunConfig(
-            name=NAME, storage_path=storage, verbose=0, callbacks=[told],
+            name=name, storage_path=storage, verbose=0, callbacks=[Watcher()],
             stop={"time_total_s": settings.seconds} if settings.seconds else None,
             failure_config=tune.FailureConfig(max_failures=settings.retries),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=settings.scheduler.interval + 2 if population else 2),
         ),
     )  # fmt: skip
 
@@ -145,31 +185,41 @@ def _tpe(settings: SearchConfig) -> Any:
 def _scheduler(settings: SearchConfig) -> TrialScheduler | None:
     chosen = settings.scheduler
     if chosen.kind == "asha":
-        total = sum(phase.epochs for phase in trial_config(settings, {}).phases)
+        total = total_epochs(trial_config(settings, {}))
         grace = min(chosen.grace, total)
         return ASHAScheduler(time_attr="epoch", max_t=total, grace_period=grace, reduction_factor=chosen.reduction)
+    if chosen.kind == "pbt":
+        warnings.filterwarnings(
+            "ignore", "Consider boosting PBT"
+        )  # a process that trained another trial is not used again
+        return Population(settings)
     if chosen.kind == "median":
         return MedianStoppingRule(time_attr="epoch", grace_period=chosen.grace)
     return None
 
 
-class Progress(tune.Callback):
-    """Tells the bar of every trial that has ended."""
+class Watcher(tune.Callback):
+    """Lets this process's board look at the trials. Ray keeps a callback in a file and takes it from there when a search goes
+    on, so that it has no state of its own.
+    """
 
-    def __init__(self, advance: Advance | None = None) -> None:
-        self.advance = advance
+    board: ClassVar[Board | None] = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"advance": None}  # a bar lives in its own process
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if Watcher.board:
+            Watcher.board.look(trials)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended(trial)
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        if Watcher.board:
+            Watcher.board.look(trials, at_once=True)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.status in ENDED:
-            self._ended(trial)
 
-    def _ended(self, trial: Any) -> None:
-        metric = (trial.last_result or {}).get("metric")
-        if self.advance:
-            self.advance(1, note=f"trial {trial.trial_id}" + (f": {metric:.4g}" if metric is not None else ""))
+@contextmanager
+def watched(settings: SearchConfig, total: int, title: str = "search") -> Iterator[None]:
+    """Show the trials that are run in the block."""
+    with shown(settings, total, title) as show:
+        Watcher.board = Board(show)
+        try:
+            yield
+        finally:
+            Watcher.board = None

@@ -1,14 +1,17 @@
-"""What a search leaves: `trials.parquet`, one row for each trial and epoch, and `best.toml`."""
+"""What a search leaves: `trials.parquet`, one row for each trial and epoch, and `best.toml`, or `best_schedule.toml`."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 from experiments.search.config import SearchConfig, trial_config
+from experiments.search.schedules import changes_of, first_point
 from mtan_core.config import dump_config
 from mtan_core.errors import UserError
-from mtan_core.files import replacing, write_text
+from mtan_core.files import replacing, write_json, write_text
 
+FORMAT = 1
+BEST, SCHEDULE, LINEAGE = "best.toml", "best_schedule.toml", "lineage.json"
 Trial = dict[str, Any]  # trial, point, status, error, seconds, epochs: rows
 
 
@@ -20,13 +23,32 @@ def summarize(number: int, result: Any) -> Trial:
     if frame is not None and "epoch" in frame:
         kept = [name for name in frame if name in ("epoch", "metric") or "." in name]
         frame = frame.drop_duplicates("epoch", keep="last").sort_values("epoch")
-        rows = frame[[name for name in kept if not name.startswith("config")]].to_dict("records")
+        frame, kept = _values_by_epoch(frame, kept)
+        rows = frame[[name for name in kept if not name.startswith("config/")]].to_dict("records")
+    config = result.config or {}
     complete = bool(rows) and rows[-1]["epoch"] == last.get("epochs")
     status = "failed" if result.error else "finished" if complete else "stopped" if rows else "unfinished"
     return {
-        "trial": number, "point": (result.config or {}).get("point", {}), "status": status,
+        "trial": number, "point": config.get("point", {}), "status": status,
         "error": error_told(result.error), "seconds": last.get("time_total_s"), "rows": rows,
+        "name": Path(result.path).name, "lineage": config.get("lineage", []),
+        "exchanges": [*config.get("lineage", []), *_exchanges(frame)],
     }  # fmt: skip
+
+
+def _values_by_epoch(frame: Any, kept: list[str]) -> tuple[Any, list[str]]:
+    """In population based training, where a trial's values change: those of each epoch, as `config.<key>`."""
+    if "config/exchanged" not in frame:
+        return frame, kept
+    names = {name: name.replace("config/point/", "config.") for name in frame if name.startswith("config/point/")}
+    return frame.rename(columns=names), [*(name for name in kept if name not in names), *names.values()]
+
+
+def _exchanges(frame: Any) -> list[Any]:
+    """What population based training decided, as each epoch's ancestry tells; later copies have forgotten some of it."""
+    if frame is None or "config/lineage" not in frame:
+        return []
+    return [exchange for known in frame["config/lineage"] if isinstance(known, list) for exchange in known]
 
 
 def error_told(error: Exception | None) -> str | None:
@@ -51,8 +73,41 @@ def write_results(folder: Path, search: SearchConfig, trials: list[Trial]) -> Tr
         raise UserError(f"{folder}: expected a trial that trains to its end, found {found.rstrip('.')}.")
     sign = 1 if search.mode == "max" else -1
     best = max(finished, key=lambda trial: sign * metric_of(trial))
-    write_text(folder / "best.toml", dump_config(trial_config(search, best["point"])))
+    write_text(folder / (SCHEDULE if search.scheduler.kind == "pbt" else BEST), dump_config(best_config(search, best)))
     return best
+
+
+def best_config(search: SearchConfig, best: Trial) -> Any:
+    """The whole configuration of a trial, with what changed on its way."""
+    lineage = best["lineage"]
+    return trial_config(search, first_point(best["point"], lineage), changes_of(lineage))
+
+
+def write_lineage(folder: Path, search: SearchConfig, trials: list[Trial], best: Trial, replayed: float | None) -> None:
+    """Write who became a copy of whom, after which epoch and with which changes, and what the replay came to."""
+    numbers = {trial["name"]: trial["trial"] for trial in trials}
+    known = {(each["epoch"], numbers[each["trial"]]): each for trial in trials for each in trial["exchanges"]}
+    exchanges = [
+        {
+            "epoch": epoch,
+            "trial": number,
+            "copy_of": numbers[each["source"]],
+            "before": each["before"],
+            "after": each["after"],
+        }
+        for (epoch, number), each in sorted(known.items())
+    ]
+    write_json(folder / LINEAGE, {
+        "format": FORMAT, "metric": search.metric, "interval": search.scheduler.interval, "exchanges": exchanges,
+        "best": {
+            "trial": best["trial"], "metric": metric_of(best), "replay_metric": replayed,
+            "first_point": first_point(best["point"], best["lineage"]),
+            "ancestry": [
+                {"epoch": each["epoch"], "trial": numbers[each["trial"]], "copy_of": numbers[each["source"]]}
+                for each in best["lineage"]
+            ],
+        },
+    }, indent=2)  # fmt: skip
 
 
 def metric_of(trial: Trial) -> float:

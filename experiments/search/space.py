@@ -21,13 +21,14 @@ def drawn(search: SearchConfig) -> list[Point]:
 def _draw(search: SearchConfig, random: Random) -> Point:
     point: Point = {}
     for key, dimension in search.space.items():
-        value = _value(dimension, random)  # drawn also where it is not used, so that later draws stay what they are
+        value = value_in(dimension, random)  # drawn also where it is not used, so that later draws stay what they are
         if active(dimension, point):
             point[key] = value
     return point
 
 
-def _value(dimension: Dimension, random: Random) -> Any:
+def value_in(dimension: Dimension, random: Random) -> Any:
+    """One of a dimension's values, drawn at random."""
     if dimension.log_uniform is not None:
         low, high = map(math.log, dimension.log_uniform)
         return float(f"{math.exp(random.uniform(low, high)):.6g}")

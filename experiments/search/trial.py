@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.search.config import SearchConfig, trial_config
-from experiments.search.metric import Row, measures, value_of
+from experiments.search.config import SearchConfig, total_epochs, trial_config
+from experiments.search.metric import References, Row, measures, value_of
+from experiments.search.schedules import changes_of, first_point
+from mtan_core.runs import Folder, amend
 
 RUN = "run"  # in the trial's working folder, which Ray makes and removes
 
@@ -18,6 +20,7 @@ class Work:
 
     search: SearchConfig
     data: str
+    references: References
 
 
 def run_trial(config: dict[str, Any], work: Work) -> None:
@@ -28,20 +31,22 @@ def run_trial(config: dict[str, Any], work: Work) -> None:
     shutil.rmtree(run, ignore_errors=True)  # what a failed attempt on this machine left
     if checkpoint := tune.get_checkpoint():
         checkpoint.to_directory(str(run))
-    train_trial(work, config["point"], run)
+    lineage = config.get("lineage", [])
+    settings = trial_config(work.search, first_point(config["point"], lineage), changes_of(lineage))
+    if lineage and run.is_dir():  # perhaps a copy of another trial's, which did not know of the last exchange
+        amend(training_folder(work.search, run), settings)
+    train_trial(work, settings, run)
 
 
-def train_trial(work: Work, point: dict[str, Any], run: Path) -> None:
+def train_trial(work: Work, settings: Any, run: Path) -> None:
     """The training itself, each validated epoch of which is reported with the whole run's folder as its checkpoint."""
     from ray import tune
 
-    settings = trial_config(work.search, point)
-    baselines = _baselines(work)
-    total = sum(phase.epochs for phase in settings.phases)
+    total = total_epochs(settings)
 
     def report(rows: Sequence[Row], checkpoint: Path | None) -> None:
         found = measures(rows)
-        metric = value_of(work.search.metric, found, baselines)
+        metric = value_of(work.search.metric, found, work.references)
         if metric is None:
             return
         told = {"epoch": rows[0]["epoch"], "epochs": total, "metric": metric, **found}
@@ -57,11 +62,12 @@ def train_trial(work: Work, point: dict[str, Any], run: Path) -> None:
         train_dense(settings, Path(work.data), run, resume=True, report=report)
 
 
-def _baselines(work: Work) -> dict[str, float]:
-    """Baseline errors of the data's own domains, for the Decathlon score."""
-    if work.search.task != "decathlon":
-        return {}
-    from decathlon.data.store import open_store
+def training_folder(search: SearchConfig, run: Path) -> Folder[Any]:
+    """A trial's run, as its task knows it."""
+    if search.task == "decathlon":
+        from decathlon.runs import RunFolder
 
-    specs = open_store(work.data).specs
-    return {name: spec.baseline_error for name, spec in specs.items() if spec.baseline_error is not None}
+        return RunFolder(run)
+    from dense_tasks.runs import DenseFolder
+
+    return DenseFolder(run)

@@ -15,7 +15,7 @@ import pytest
 from decathlon.config import load_config
 from decathlon.training import train
 from experiments.search.config import Dimension, SearchConfig, read_search
-from experiments.search.metric import measures, value_of
+from experiments.search.metric import References, measures, value_of
 from experiments.search.space import drawn, grid
 from mtan_core.errors import UserError
 from tests.conftest import Mtan, document
@@ -194,9 +194,9 @@ def test_the_metric_of_an_epoch() -> None:
         for name, value in (("dtd", 0.5), ("svhn", 1.0))
     ]
     found = measures(rows)
-    assert value_of("mean_accuracy", found, {}) == 0.75
-    assert value_of("val_accuracy.svhn", found, {}) == 1.0
-    assert value_of("decathlon_score", found, {"dtd": 0.5, "svhn": 0.1}) == pytest.approx(250 + 1000)
-    assert value_of("mean_accuracy", measures([{**rows[0], "val_accuracy": None}]), {}) is None
+    assert value_of("mean_accuracy", found, References()) == 0.75
+    assert value_of("val_accuracy.svhn", found, References()) == 1.0
+    assert value_of("decathlon_score", found, References({"dtd": 0.5, "svhn": 0.1})) == pytest.approx(250 + 1000)
+    assert value_of("mean_accuracy", measures([{**rows[0], "val_accuracy": None}]), References()) is None
     with pytest.raises(UserError, match=r"did you mean 'val_accuracy\.dtd'"):
-        value_of("val_acuracy.dtd", found, {})
+        value_of("val_acuracy.dtd", found, References())
