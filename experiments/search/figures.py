@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-NEEDED = 8  # trials for an analysis of variance
+NEEDED = 15  # trials for an analysis of variance; with fewer, forests find structure in noise
 GREY = "#b0b0b0"
 
 
