@@ -91,7 +91,8 @@ def check_data(settings: SearchConfig, data: str) -> None:
 def _run(out: Path, settings: SearchConfig, where: dict[str, Any]) -> dict[str, Any]:
     storage = (where["storage"] or str(out.absolute())).rstrip("/")
     with watched(settings, _count(settings)):
-        results = list(_tuner(settings, where["data"], storage).fit())
+        found = _tuner(settings, where["data"], storage).fit()
+    results = [found[number] for number in range(len(found))]
     if settings.sampler != "tpe":  # Ray's names are in order; a trial that was tried again has become its last
         results.sort(key=lambda result: result.path)
     trials = [summarize(number, result) for number, result in enumerate(results)]

@@ -85,7 +85,7 @@ def axes_of(search: SearchConfig, table: "pd.DataFrame") -> list[Axis]:
     low, high = float(metrics.min()), float(metrics.max())
     if not high > low:
         low, high = low - 0.5, high + 0.5
-    places = {int(trial): (value - low) / (high - low) for trial, value in metrics.items()}
+    places = {trial: (value - low) / (high - low) for trial, value in _numbered(metrics)}
     return [
         *axes,
         Axis(search.metric, places, {share: f"{low + share * (high - low):.3g}" for share in (0.0, 0.5, 1.0)}),
@@ -99,14 +99,19 @@ def _axis(key: str, dimension: Dimension, values: "pd.Series[Any]") -> Axis:
         ticks = {place / steps: str(value) for place, value in enumerate(listed)}
         by_value = {value: place for place, value in ticks.items()}
         return Axis(
-            key, {int(trial): by_value.get(_text(value, listed), math.nan) for trial, value in values.items()}, ticks
+            key, {trial: by_value.get(_text(value, listed), math.nan) for trial, value in _numbered(values)}, ticks
         )
     low, high = (float(end) for end in (dimension.ends()[0], dimension.ends()[-1]))
     scale: Callable[[float], float] = math.log if dimension.log_uniform else float
     first, span = scale(low), scale(high) - scale(low)
-    places = {int(trial): (scale(float(value)) - first) / span for trial, value in values.items() if value == value}
+    places = {trial: (scale(float(value)) - first) / span for trial, value in _numbered(values) if value == value}
     back: Callable[[float], float] = math.exp if dimension.log_uniform else float
     return Axis(key, places, {share: f"{back(first + share * span):.3g}" for share in (0.0, 0.5, 1.0)})
+
+
+def _numbered(values: "pd.Series[Any]") -> list[tuple[int, Any]]:
+    """Values by trial."""
+    return list(zip(map(int, values.index.tolist()), values.tolist(), strict=True))
 
 
 def _text(value: Any, listed: list[Any]) -> str:
@@ -122,9 +127,9 @@ def parallel_coordinates(path: Path, search: SearchConfig, table: "pd.DataFrame"
 
         axes = figure.add_subplot()
         colours, metric = colormaps["viridis"], axes_data[-1].places
-        for trial, status in last["status"].items():
-            heights = [axis.places.get(int(trial), math.nan) for axis in axes_data]
-            height = metric[int(trial)]
+        for trial, status in _numbered(last["status"]):
+            heights = [axis.places.get(trial, math.nan) for axis in axes_data]
+            height = metric[trial]
             whole = status == "finished"
             axes.plot(
                 range(len(heights)), heights, color=GREY if math.isnan(height) else colours(0.95 * height),
@@ -223,11 +228,11 @@ def learning_curves(path: Path, search: SearchConfig, table: "pd.DataFrame") -> 
     best, statuses = best_of(table, search), table.groupby("trial")["status"].first()
     with saved(path, 8, 4.4) as figure:
         axes = figure.add_subplot()
-        for trial, rows in table[table["metric"].notna()].sort_values("epoch").groupby("trial"):
+        for trial, rows in _by_trial(table):
             epochs, metric = rows["epoch"].to_numpy(dtype=float), rows["metric"].to_numpy(dtype=float)
             whole = statuses[trial] == "finished"
             axes.plot(
-                epochs, metric, color=_colour(int(trial)) if whole else GREY, linestyle=_line(int(trial)) if whole else "-",
+                epochs, metric, color=_colour(trial) if whole else GREY, linestyle=_line(trial) if whole else "-",
                 linewidth=2.8 if trial == best else 1.2, marker="o" if len(rows) == 1 and whole else "",
                 zorder=4 if trial == best else 3 if whole else 2,
                 label=f"trial {trial}, the best" if trial == best else f"trial {trial}" if whole else None,
@@ -250,9 +255,9 @@ def schedules(path: Path, search: SearchConfig, table: "pd.DataFrame") -> None:
     with saved(path, 8, 0.8 + 2.1 * len(keys)) as figure:
         for place, key in enumerate(keys, start=1):
             axes = figure.add_subplot(len(keys), 1, place)
-            for trial, rows in table[table["metric"].notna()].sort_values("epoch").groupby("trial"):
+            for trial, rows in _by_trial(table):
                 axes.step(
-                    rows["epoch"], rows[f"config.{key}"], where="mid", color=_colour(int(trial)), linestyle=_line(int(trial)),
+                    rows["epoch"], rows[f"config.{key}"], where="mid", color=_colour(trial), linestyle=_line(trial),
                     linewidth=2.8 if trial == best else 1.2, zorder=3 if trial == best else 2,
                     label=f"trial {trial}" + (", the best" if trial == best else ""),
                 )  # fmt: skip
@@ -269,6 +274,12 @@ def _over_epochs(axes: "Axes", name: str, table: "pd.DataFrame") -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="epoch", ylabel=name, xlim=(table["epoch"].min() - 0.25, table["epoch"].max() + 0.25))
+
+
+def _by_trial(table: "pd.DataFrame") -> list[tuple[int, "pd.DataFrame"]]:
+    """The validated epochs of each trial, in order."""
+    known = table[table["metric"].notna()].sort_values("epoch")
+    return [(int(trial), known[known["trial"] == trial]) for trial in sorted(known["trial"].unique())]
 
 
 def _colour(trial: int) -> str:

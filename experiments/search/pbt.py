@@ -93,7 +93,7 @@ class Population(PopulationBasedTraining):
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         before = trial_to_clone.config["point"]
         exchange: Exchange = {
-            "epoch": self._next_perturbation_sync, "source": trial_to_clone.trial_id, "trial": trial.trial_id,
+            "epoch": int(self._next_perturbation_sync), "source": trial_to_clone.trial_id, "trial": trial.trial_id,
             "before": before, "after": explored(self._search, before, self._draws),
         }  # fmt: skip
         lineage = [*trial_to_clone.config.get("lineage", []), exchange]
