@@ -57,8 +57,10 @@ def search_parts(folder: Path) -> list[Part]:
         }),
         parts.code("What was searched", (folder / "search.toml").read_text(encoding="utf-8")),
     ]  # fmt: skip
-    if (folder / "best.toml").is_file():
-        shown.append(parts.code("Configuration of the best trial", (folder / "best.toml").read_text(encoding="utf-8")))
+    configurations = [folder / name for name in ("best.toml", "best_schedule.toml") if (folder / name).is_file()]
+    shown += [
+        parts.code("Configuration of the best trial", file.read_text(encoding="utf-8")) for file in configurations
+    ]
     shown += [parts.heading("Trials"), parts.table(_table(trials))]
     return [*shown, *_curves(search, trials, best), *_coordinates(search, trials, best), *_importance(search, trials)]
 
@@ -81,7 +83,7 @@ def _trial(number: int, rows: Sequence[dict[str, Any]]) -> Trial:
     measured = [
         (float(row["epoch"]), float(row["metric"])) for row in rows if row["epoch"] and row["metric"] is not None
     ]
-    point = {key.removeprefix("config."): value for key, value in first.items() if key.startswith("config.")}
+    point = {key.removeprefix("config."): value for key, value in rows[-1].items() if key.startswith("config.")}
     return Trial(number, first["status"], first["error"], first["seconds"], point, sorted(measured))
 
 
@@ -150,7 +152,7 @@ def _coordinates(search: SearchConfig, trials: Sequence[Trial], best: Trial | No
 def _importance(search: SearchConfig, trials: Sequence[Trial]) -> list[Part]:
     """What the metric depends on, after the last epoch that half of the trials reached, as stopped ones are no longer trained."""
     reached = sorted((trial.curve[-1][0] for trial in trials if trial.curve), reverse=True)
-    if not reached:
+    if not reached or search.scheduler.kind == "pbt":  # whose values change on the way
         return []
     epoch = reached[(len(reached) - 1) // 2]
     seen = [(trial.point, metric) for trial in trials for at, metric in trial.curve if at == epoch]

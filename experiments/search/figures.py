@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.search.config import Dimension, SearchConfig
+from experiments.search.importance import FEWEST, importances
 from mtan_core.figures import COLOURS, LINES, saved
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-NEEDED = 15  # trials for an analysis of variance; with fewer, forests find structure in noise
 GREY = "#b0b0b0"
 
 
@@ -159,7 +159,7 @@ def importance(search: SearchConfig, table: "pd.DataFrame") -> Importance | str:
         return "no importance: values change while training goes on"
     known = table[np.isfinite(table["metric"].astype(float))]
     counts = known.groupby("epoch")["trial"].nunique()
-    wanted = max(NEEDED, math.ceil(table["trial"].nunique() / 2))
+    wanted = max(FEWEST, math.ceil(table["trial"].nunique() / 2))
     if not (counts >= wanted).any():
         return f"too few trials for importance: expected {wanted}, found {int(counts.max()) if len(counts) else 0}"
     epoch = int(counts.index[counts >= wanted].max())
@@ -169,40 +169,9 @@ def importance(search: SearchConfig, table: "pd.DataFrame") -> Importance | str:
     if not varied or rows["metric"].nunique() == 1:
         return f"no importance: all {len(rows)} trials are alike after epoch {epoch}"
     left_out = tuple(key for key in search.space if key not in everywhere)
-    return Importance(_fanova(search, rows, varied), len(rows), epoch, left_out)
-
-
-def _fanova(search: SearchConfig, rows: "pd.DataFrame", keys: list[str]) -> dict[str, float]:
-    import optuna
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study()
-    distributions = {key: _distribution(search.space[key]) for key in keys}
-    for _, row in rows.iterrows():
-        params = {key: _param(search.space[key], row[f"config.{key}"]) for key in keys}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=float(row["metric"]))
-        )
-    return dict(get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=search.seed)))
-
-
-def _distribution(dimension: Dimension) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if dimension.choice is not None:
-        return CategoricalDistribution(range(len(dimension.choice)))
-    if dimension.integer is not None:
-        return IntDistribution(*dimension.integer)
-    low, high = (float(end) for end in (dimension.ends()[0], dimension.ends()[-1]))
-    return FloatDistribution(low, high, log=dimension.log_uniform is not None)
-
-
-def _param(dimension: Dimension, value: Any) -> Any:
-    """A choice by its place: it may be of lists, which are text in the table."""
-    if dimension.choice is not None:
-        return [str(each) for each in dimension.choice].index(_text(value, list(dimension.choice)))
-    return int(value) if dimension.integer is not None else float(value)
+    points = rows[[f"config.{key}" for key in varied]].rename(columns=lambda name: name.removeprefix("config."))
+    shares = importances(search, points.to_dict("records"), rows["metric"].tolist())  # type: ignore[arg-type]
+    return Importance(shares, len(rows), epoch, left_out)
 
 
 def importance_bars(path: Path, search: SearchConfig, table: "pd.DataFrame") -> None:

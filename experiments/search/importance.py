@@ -8,7 +8,7 @@ from experiments.search.config import Dimension, Point, SearchConfig
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-FEWEST = 4  # trials; of fewer nothing can be said
+FEWEST = 15  # trials; with fewer, forests find structure in noise
 
 
 def importances(search: SearchConfig, points: Sequence[Point], metrics: Sequence[float]) -> dict[str, float]:
@@ -47,4 +47,6 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
 
 def _place(dimension: Dimension, value: object) -> object:
     """Choices count by their place, as they may be lists (which tables hold as text)."""
-    return [str(each) for each in dimension.choice].index(str(value)) if dimension.choice is not None else value
+    if dimension.choice is None:
+        return value
+    return next(place for place, each in enumerate(dimension.choice) if each == value or str(each) == str(value))

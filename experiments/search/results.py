@@ -79,7 +79,7 @@ def write_results(folder: Path, search: SearchConfig, trials: list[Trial]) -> Tr
 
 def best_config(search: SearchConfig, best: Trial) -> Any:
     """The whole configuration of a trial, with what changed on its way."""
-    lineage = best["lineage"]
+    lineage = best.get("lineage", [])
     return trial_config(search, first_point(best["point"], lineage), changes_of(lineage))
 
 

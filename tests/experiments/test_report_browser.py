@@ -70,14 +70,14 @@ def pages(
 
 
 def write_search(folder: Path) -> Path:
-    """A search of twelve trials as it is left behind: some stopped, one failed."""
+    """A search of sixteen trials as it is left behind: some stopped, one failed."""
     folder.mkdir()
     space = {
         "optimizer.lr": {"log_uniform": [1e-4, 1e-1]}, "norm": {"choice": ["domain", "statistics"]},
         "weighting.kind": {"choice": ["equal", "dwa"]},
         "weighting.temperature": {"uniform": [1.0, 4.0], "when": {"weighting.kind": ["dwa"]}},
     }  # fmt: skip
-    search: SearchConfig = KIND.parse({"preset": "small", "trials": 12, "space": space}, "test")
+    search: SearchConfig = KIND.parse({"preset": "small", "trials": 16, "space": space}, "test")
     trials = []
     for number, point in enumerate(points(search) or []):
         epochs = 0 if number == 4 else 2 if number % 3 else 6
