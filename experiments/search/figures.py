@@ -120,7 +120,9 @@ def _text(value: Any, listed: list[Any]) -> str:
 
 
 def parallel_coordinates(path: Path, search: SearchConfig, table: "pd.DataFrame") -> None:
-    """A line for each trial through the values it tried to the metric it came to; stopped ones are thin."""
+    """A line for each trial through the values it tried to the metric it came to, light where that is good; stopped ones are
+    thin. A line passes by the keys that its trial has not got.
+    """
     axes_data, last, best = axes_of(search, table), ends(table), best_of(table, search)
     with saved(path, 2.2 + 1.5 * len(axes_data), 4) as figure:
         from matplotlib import colormaps
@@ -128,11 +130,11 @@ def parallel_coordinates(path: Path, search: SearchConfig, table: "pd.DataFrame"
         axes = figure.add_subplot()
         colours, metric = colormaps["viridis"], axes_data[-1].places
         for trial, status in _numbered(last["status"]):
-            heights = [axis.places.get(trial, math.nan) for axis in axes_data]
-            height = metric[trial]
-            whole = status == "finished"
+            known = [(place, axis.places[trial]) for place, axis in enumerate(axes_data) if _has(axis, trial)]
+            good, whole = metric.get(trial, math.nan), status == "finished"
+            good = good if search.mode == "max" else 1 - good
             axes.plot(
-                range(len(heights)), heights, color=GREY if math.isnan(height) else colours(0.95 * height),
+                *zip(*known, strict=True), color=GREY if math.isnan(good) else colours(0.95 * good),
                 linewidth=3.0 if trial == best else 1.4 if whole else 0.8, linestyle="-" if whole else "--",
                 marker="o", markersize=3, zorder=3 if trial == best else 2,
             )  # fmt: skip
@@ -146,6 +148,10 @@ def parallel_coordinates(path: Path, search: SearchConfig, table: "pd.DataFrame"
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
         axes.set_title(f"{len(last)} trials: their values and {search.metric}" + _marked(best, last))
+
+
+def _has(axis: Axis, trial: int) -> bool:
+    return not math.isnan(axis.places.get(trial, math.nan))
 
 
 def _marked(best: int | None, last: "pd.DataFrame") -> str:

@@ -39,6 +39,11 @@ RECIPES = {
         "checkpoint.keep=1",
         "checkpoint.every_epochs=2",
     ),
+    "changes": (
+        "weighting.kind=fixed",
+        "phases=[{epochs = 3}]",
+        "changes=[{after = 1, lr = 0.003, weight_decay = 0.1, weights = {depth = 2.0}}]",
+    ),
     "dtp": ("weighting.kind=dtp", "method=single", "optimizer.clip=1"),
 }
 
