@@ -2,18 +2,20 @@
 
 import logging
 import os
-import secrets
-import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 
 import ray
-from pyarrow import fs
+from ray.exceptions import RayError
 
+from experiments.search import watchdog
 from experiments.search.config import ResourcesConfig
+from experiments.search.stopping import interruptible
 from mtan_core.errors import UserError
 
 OBJECTS = 100 * 2**20  # bytes of Ray's object store: nothing but settings goes through it
@@ -22,26 +24,46 @@ PATIENCE = 15.0  # seconds for an address to answer
 
 @contextmanager
 def cluster(address: str | None, resources: ResourcesConfig) -> Iterator[None]:
-    """Ray on this machine, or on the cluster at `address`; its processes are gone at the end, however that comes.
+    """Ray on this machine, or on the cluster at `address`; what was started is gone at the end, however that comes.
 
     Raises UserError for an address that does not answer and for resources that no machine has.
     """
     _quiet()
-    temporary = Path(tempfile.mkdtemp(prefix="mtan-"))  # short: Ray's sockets lie within
-    try:
-        _start(address, temporary)
+    with ExitStack() as stack:
+        stack.enter_context(
+            redirect_stdout(sys.stderr)
+        )  # Ray prints what befalls its workers; standard output is for results
+        if address is None:
+            folder = stack.enter_context(_watched_folder())
+            stack.callback(ray.shutdown)
+            _start(folder)
+        else:
+            stack.callback(ray.shutdown)
+            _connect(address)
+        stack.enter_context(interruptible())
         _refuse_resources(resources)
         yield
+
+
+@contextmanager
+def _watched_folder() -> Iterator[Path]:
+    """A folder for Ray, removed at the end with all processes that use it, also where this process is killed."""
+    folder = Path(tempfile.mkdtemp(prefix="mtan-"))  # short: Ray's sockets lie within
+    # In a session of its own, Ctrl-C in a terminal does not reach it.
+    words = [sys.executable, "-I", "-S", watchdog.__file__, str(folder)]
+    guard = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             cwd="/", start_new_session=True)  # fmt: skip
+    try:
+        yield folder
     finally:
-        ray.shutdown()
-        shutil.rmtree(temporary, ignore_errors=True)
+        guard.communicate()  # the end of its input is the sign
 
 
 def _quiet() -> None:
     """Only what we say is said; no usage is reported anywhere; the search's state is written at every event."""
     for name, value in {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", "TUNE_GLOBAL_CHECKPOINT_S": "0",
-        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "0",
+        "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }.items():  # fmt: skip
         os.environ.setdefault(name, value)
@@ -49,34 +71,49 @@ def _quiet() -> None:
         logging.getLogger(logger).setLevel(logging.CRITICAL)
 
 
-def _start(address: str | None, temporary: Path) -> None:
-    if address is None:
-        ray.init(
-            num_cpus=os.cpu_count(), object_store_memory=OBJECTS, include_dashboard=False, log_to_driver=False,
-            logging_level=logging.CRITICAL, _temp_dir=str(temporary),
-        )  # fmt: skip
-        return
+def _start(folder: Path) -> None:
+    ray.init(
+        num_cpus=os.cpu_count(), object_store_memory=OBJECTS, include_dashboard=False, log_to_driver=False,
+        logging_level=logging.CRITICAL, _temp_dir=str(folder),
+    )  # fmt: skip
+
+
+def _connect(address: str) -> None:
     _refuse_silence(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as problem:
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as problem:
         found = str(problem).splitlines()[0]
         raise UserError(f"--address: expected a Ray cluster at {address}, found none: {found}.") from None
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises UserError where nobody listens; "auto" is left to Ray, which looks on this machine."""
+    """Raises UserError where no cluster listens; "auto" is left to Ray, which looks on this machine."""
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--address: expected HOST:PORT, ray://HOST:PORT or auto, found {address!r}.")
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise UserError(f"--address: expected HOST:PORT or auto, found {address!r}.")
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                _greet(connection)
     except (OSError, OverflowError) as problem:
-        raise UserError(
-            f"--address: expected a Ray cluster at {address}, found that nobody answers: {problem}."
-        ) from None
+        found = (
+            f"no answer within {PATIENCE:g} s"
+            if isinstance(problem, TimeoutError)
+            else f"that nobody answers: {problem}"
+        )
+        raise UserError(f"--address: expected a Ray cluster at {address}, found {found}.") from None
+
+
+def _greet(connection: socket.socket) -> None:
+    """Ray itself would wait for minutes, so it is asked before: its servers speak HTTP/2, which answers a client's
+    preface (RFC 9113, section 3.4) with settings. Raises OSError for another answer or none."""
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    answer = connection.recv(9)
+    if answer[3:4] != b"\x04":
+        raise OSError("what answers there is no Ray")
 
 
 def _refuse_resources(resources: ResourcesConfig) -> None:
@@ -88,17 +125,3 @@ def _refuse_resources(resources: ResourcesConfig) -> None:
             f"`resources`: expected at most what a machine has ({largest['CPU']:g} CPUs, {largest['GPU']:g} GPUs), "
             f"found {resources.cpus:g} CPUs and {resources.gpus:g} GPUs a trial."
         )
-
-
-def refuse_storage(where: str) -> None:
-    """Raises UserError for a folder or URI in which nothing can be written."""
-    try:
-        filesystem, path = fs.FileSystem.from_uri(where) if "://" in where else (fs.LocalFileSystem(), where)
-        filesystem.create_dir(path, recursive=True)
-        probe = f"{path}/.tmp-{secrets.token_hex(4)}"
-        with filesystem.open_output_stream(probe) as stream:
-            stream.write(b"written\n")
-        filesystem.delete_file(probe)
-    except (OSError, ValueError) as problem:  # Arrow's own errors are both
-        found = str(problem).splitlines()[0]
-        raise UserError(f"--storage: expected a place to write, found {where}: {found}.") from None

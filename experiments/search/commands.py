@@ -17,7 +17,7 @@ def search(
     out: Annotated[Path, typer.Option(help="The folder of the search, a new one.")],
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto (default: this machine alone)."),
+        typer.Option(help="A Ray cluster: HOST:PORT or auto (default: this machine alone)."),
     ] = None,
     storage: Annotated[
         str | None, typer.Option(help="Where trials leave checkpoints: a folder or URI that all machines reach.")
@@ -38,10 +38,8 @@ def search(
         _print_points(known, settings.trials)
         return
     from experiments.search.engine import search as run_search
-    from experiments.search.stopping import interruptible
 
-    with interruptible():
-        _tell(run_search(settings, data, out, address, storage), as_json)
+    _tell(run_search(settings, data, out, address, storage), as_json)
 
 
 def resume(
@@ -49,19 +47,15 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a search or a sweep that was stopped or killed; what is finished is not run again."""
-    from experiments.search.stopping import interruptible
-
     if (out / "sweep.json").is_file():
         from experiments.sweep.commands import tell
         from experiments.sweep.engine import resume as resume_sweep
 
-        with interruptible():
-            tell(resume_sweep(out), as_json)
+        tell(resume_sweep(out), as_json)
         return
     from experiments.search.engine import resume as resume_search
 
-    with interruptible():
-        _tell(resume_search(out), as_json)
+    _tell(resume_search(out), as_json)
 
 
 def _print_points(known: list[dict[str, Any]] | None, trials: int) -> None:

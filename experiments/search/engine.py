@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NoReturn
 
 import pandas as pd
 from ray import tune
+from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
-from experiments.search.cluster import cluster, refuse_storage
+from experiments.search.cluster import cluster
 from experiments.search.config import KIND, SearchConfig, total_epochs, trial_config
 from experiments.search.figures import draw_figures
 from experiments.search.live import Board, shown
@@ -21,6 +22,7 @@ from experiments.search.pbt import Population
 from experiments.search.references import references
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
+from experiments.search.storage import Storage, open_storage, refuse_absent, refuse_unwritable
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
@@ -28,8 +30,8 @@ from mtan_core.files import check_output, held, taken, write_json, write_text
 from mtan_core.runs import check_format
 
 FORMAT = 1
-NAME = "ray"  # Ray's own folder within the search's, or within the storage
-REPLAY = "replay"
+NAME, REPLAY = "ray", "replay"  # Ray's own folders within the search's, or within the storage
+ENDLESS = 2**31  # epochs
 
 
 def search(settings: SearchConfig, data: str, out: Path, address: str | None, storage: str | None) -> dict[str, Any]:
@@ -37,8 +39,10 @@ def search(settings: SearchConfig, data: str, out: Path, address: str | None, st
     check_data(settings, data)
     _refuse_existing(out)
     if storage:
-        refuse_storage(storage)
-        if tune.Tuner.can_restore(f"{storage.rstrip('/')}/{NAME}"):
+        storage = _absolute(storage)
+        place = open_storage(storage)
+        refuse_unwritable(place, storage)
+        if _begun(place):
             raise UserError(f"--storage: expected a place without a search, found one in {storage}.")
     with cluster(address, settings.resources):
         out.mkdir(parents=True, exist_ok=True)
@@ -63,17 +67,31 @@ def resume(out: Path) -> dict[str, Any]:
     path = out / "search.json"
     if not path.is_file():
         raise UserError(f"Expected a search's folder (with search.json), found {out}.")
-    where = json.loads(path.read_text())
-    check_format(where, path)
+    where = _read_where(path)
     settings = KIND.parse(read_toml(out / "search.toml"), str(out / "search.toml"))
     check_data(settings, where["data"])
+    if where["storage"]:
+        refuse_absent(open_storage(where["storage"]), where["storage"])
     with held(out, "a search"), cluster(where["address"], settings.resources):
         return _run(out, settings, where)
 
 
-def _absolute(data: str) -> str:
-    """Workers stand in other folders."""
-    return data if "://" in data else str(Path(data).absolute())
+def _read_where(path: Path) -> dict[str, Any]:
+    try:
+        where = json.loads(path.read_text())
+    except (ValueError, RecursionError) as problem:
+        raise UserError(f"Expected what a search wrote, found a damaged file: {path}: {problem}.") from None
+    check_format(where, path)
+    return dict(where)
+
+
+def _absolute(place: str) -> str:
+    """Workers, and who resumes, stand in other folders."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _begun(storage: Storage, name: str = NAME) -> bool:
+    return bool(tune.Tuner.can_restore(f"{storage.path}/{name}", storage_filesystem=storage.filesystem))
 
 
 def check_data(settings: SearchConfig, data: str) -> None:
@@ -89,13 +107,10 @@ def check_data(settings: SearchConfig, data: str) -> None:
 
 
 def _run(out: Path, settings: SearchConfig, where: dict[str, Any]) -> dict[str, Any]:
-    storage = (where["storage"] or str(out.absolute())).rstrip("/")
+    storage = open_storage(where["storage"] or str(out))
     with watched(settings, _count(settings)):
         found = _tuner(settings, where["data"], storage).fit()
-    results = [found[number] for number in range(len(found))]
-    if settings.sampler != "tpe":  # Ray's names are in order; a trial that was tried again has become its last
-        results.sort(key=lambda result: result.path)
-    trials = [summarize(number, result) for number, result in enumerate(results)]
+    trials = sorted((summarize(found[place]) for place in range(len(found))), key=lambda trial: trial["trial"])
     left = [trial for trial in trials if trial["status"] == "unfinished"]
     if left or len(trials) < _count(settings):
         _stopped(out)
@@ -109,12 +124,12 @@ def _run(out: Path, settings: SearchConfig, where: dict[str, Any]) -> dict[str, 
     return document
 
 
-def _replay(out: Path, settings: SearchConfig, data: str, storage: str, best: Trial) -> float | None:
+def _replay(out: Path, settings: SearchConfig, data: str, storage: Storage, best: Trial) -> float | None:
     """The metric of one training by the best trial's schedule, from the beginning; None where it fails."""
     config = {"point": best["point"], "lineage": best["lineage"]}
     with watched(settings, 1, REPLAY):
         result = _tuner(settings, data, storage, REPLAY, config).fit()[0]
-    trial = summarize(0, result)
+    trial = summarize(result)
     if trial["status"] == "finished":
         return metric_of(trial)
     if not trial["error"]:
@@ -141,15 +156,17 @@ def _count(settings: SearchConfig) -> int:
     return settings.trials if known is None else len(known)
 
 
-def _tuner(settings: SearchConfig, data: str, storage: str, name: str = NAME, replayed: Any = None) -> tune.Tuner:
+def _tuner(settings: SearchConfig, data: str, storage: Storage, name: str = NAME, replayed: Any = None) -> tune.Tuner:
     """The search, or the training again of one trial's configuration; where it was begun before, it goes on."""
     wanted = settings.resources
     resources = {"cpu": wanted.cpus, "gpu": wanted.gpus}
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, work=Work(settings, data, references(settings, data))), resources
     )
-    if tune.Tuner.can_restore(f"{storage}/{name}"):
-        return tune.Tuner.restore(f"{storage}/{name}", trainable, resume_unfinished=True)
+    if _begun(storage, name):
+        return tune.Tuner.restore(
+            f"{storage.path}/{name}", trainable, resume_unfinished=True, storage_filesystem=storage.filesystem
+        )
     known = points(settings)
     population = settings.scheduler.kind == "pbt"  # which pauses its trials, and deals them out itself
     space = {"point": tune.grid_search(known)} if known is not None else None
@@ -159,10 +176,13 @@ def _tuner(settings: SearchConfig, data: str, storage: str, name: str = NAME, re
         tune_config=tune.TuneConfig(
             metric="metric", mode=settings.mode, search_alg=None if known is not None else _tpe(settings),
             scheduler=None if replayed else _scheduler(settings), num_samples=1 if known is not None else settings.trials,
-            max_concurrent_trials=None if population else settings.concurrency or None, trial_dirname_creator=_trial_folder,
+            max_concurrent_trials=None if population else settings.concurrency or None,
+            reuse_actors=not population,  # a new process for each trial would spend seconds on imports
+            trial_dirname_creator=partial(_trial_folder, first=0 if known is not None else 1),
         ),
         run_config=tune.RunConfig(
-            name=name, storage_path=storage, verbose=0, callbacks=[Watcher()],
+            name=name, storage_path=storage.path, storage_filesystem=storage.filesystem, verbose=0,
+            callbacks=[Watcher(), JsonLoggerCallback()],
             stop={"time_total_s": settings.seconds} if settings.seconds else None,
             failure_config=tune.FailureConfig(max_failures=settings.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=settings.scheduler.interval + 2 if population else 2),
@@ -170,8 +190,9 @@ def _tuner(settings: SearchConfig, data: str, storage: str, name: str = NAME, re
     )  # fmt: skip
 
 
-def _trial_folder(trial: Any) -> str:
-    return str(trial.trial_id)
+def _trial_folder(trial: Any, first: int) -> str:
+    """A trial's number, from 0: its tag begins with Ray's own count, which is from `first`. `summarize` reads it."""
+    return f"{int(trial.experiment_tag.partition('_')[0]) - first:05d}"
 
 
 def _tpe(settings: SearchConfig) -> Any:
@@ -190,12 +211,12 @@ def _scheduler(settings: SearchConfig) -> TrialScheduler | None:
         grace = min(chosen.grace, total)
         return ASHAScheduler(time_attr="epoch", max_t=total, grace_period=grace, reduction_factor=chosen.reduction)
     if chosen.kind == "pbt":
-        warnings.filterwarnings(
-            "ignore", "Consider boosting PBT"
-        )  # a process that trained another trial is not used again
+        # A process that trained another trial is not used again.
+        warnings.filterwarnings("ignore", "Consider boosting PBT")
         return Population(settings)
     if chosen.kind == "median":
-        return MedianStoppingRule(time_attr="epoch", grace_period=chosen.grace)
+        # Without the endless time slice a trial is put aside after each epoch until there are others to compare it with.
+        return MedianStoppingRule(time_attr="epoch", grace_period=chosen.grace, min_time_slice=ENDLESS)
     return None
 
 

@@ -1,7 +1,7 @@
 """What a search leaves: `trials.parquet`, one row for each trial and epoch, and `best.toml`, or `best_schedule.toml`."""
 
 import math
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.search.config import SearchConfig, trial_config
@@ -15,8 +15,8 @@ BEST, SCHEDULE, LINEAGE = "best.toml", "best_schedule.toml", "lineage.json"
 Trial = dict[str, Any]  # trial, point, status, error, seconds, epochs: rows
 
 
-def summarize(number: int, result: Any) -> Trial:
-    """One of Ray's results, in our words."""
+def summarize(result: Any) -> Trial:
+    """One of Ray's results, in our words; its folder is named by its number."""
     last = result.metrics or {}
     frame = result.metrics_dataframe
     rows: list[dict[str, Any]] = []
@@ -27,11 +27,12 @@ def summarize(number: int, result: Any) -> Trial:
         rows = frame[[name for name in kept if not name.startswith("config/")]].to_dict("records")
     config = result.config or {}
     complete = bool(rows) and rows[-1]["epoch"] == last.get("epochs")
-    status = "failed" if result.error else "finished" if complete else "stopped" if rows else "unfinished"
+    ended = "finished" if complete else "stopped" if last.get("done") else "unfinished"  # Ray marks what it stops
+    status = "failed" if result.error else ended
     return {
-        "trial": number, "point": config.get("point", {}), "status": status,
+        "trial": int(PurePosixPath(result.path).name), "point": config.get("point", {}), "status": status,
         "error": error_told(result.error), "seconds": last.get("time_total_s"), "rows": rows,
-        "name": Path(result.path).name, "lineage": config.get("lineage", []),
+        "name": last.get("trial_id"), "lineage": config.get("lineage", []),
         "exchanges": [*config.get("lineage", []), *_exchanges(frame)],
     }  # fmt: skip
 

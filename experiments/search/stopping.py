@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM becomes SIGINT, which Ray Tune takes for the wish to stop."""
+    """SIGTERM becomes SIGINT, which Ray Tune takes for the wish to stop.
+
+    To be entered when Ray has been started: it takes SIGTERM for a crash, and says so in C++.
+    """
     before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
     try:
         yield

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from experiments.search.config import SearchConfig, total_epochs, trial_config
@@ -30,12 +30,28 @@ def run_trial(config: dict[str, Any], work: Work) -> None:
     run = Path.cwd() / RUN
     shutil.rmtree(run, ignore_errors=True)  # what a failed attempt on this machine left
     if checkpoint := tune.get_checkpoint():
-        checkpoint.to_directory(str(run))
+        stored(checkpoint).to_directory(str(run))
     lineage = config.get("lineage", [])
     settings = trial_config(work.search, first_point(config["point"], lineage), changes_of(lineage))
     if lineage and run.is_dir():  # perhaps a copy of another trial's, which did not know of the last exchange
         amend(training_folder(work.search, run), settings)
     train_trial(work, settings, run)
+
+
+def stored(checkpoint: Any) -> Any:
+    """The checkpoint itself, or a later one of the trial where it was pruned already.
+
+    A search may be killed after a checkpoint was pruned and before Ray wrote down that there are later ones. The last
+    one may not be whole, the last but one is: the pruned one made room for it.
+    """
+    from pyarrow import fs
+
+    filesystem, path = checkpoint.filesystem, checkpoint.path
+    if filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        return checkpoint
+    beside = filesystem.get_file_info(fs.FileSelector(str(PurePosixPath(path).parent)))
+    later = sorted(info.path for info in beside if info.base_name.startswith("checkpoint_"))
+    return type(checkpoint)(later[-2:][0], filesystem) if later else checkpoint
 
 
 def train_trial(work: Work, settings: Any, run: Path) -> None:

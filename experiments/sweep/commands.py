@@ -24,7 +24,7 @@ def sweep(
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto (default: this machine alone)."),
+        typer.Option(help="A Ray cluster: HOST:PORT or auto (default: this machine alone)."),
     ] = None,
     storage: Annotated[
         str | None,
@@ -44,13 +44,11 @@ def sweep(
     if dry_run:
         _print_trainings(settings, out, as_json)
         return
-    from experiments.search.stopping import interruptible
     from experiments.sweep.engine import Where
     from experiments.sweep.engine import sweep as run_sweep
 
     where = Where(data, storage, address, str(annotations) if annotations is not None else None)
-    with interruptible():
-        tell(run_sweep(settings, out, where), as_json)
+    tell(run_sweep(settings, out, where), as_json)
 
 
 def _print_trainings(table: "TableConfig", out: Path, as_json: bool) -> None:

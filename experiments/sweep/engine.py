@@ -13,8 +13,9 @@ import ray
 
 from experiments.compare.comparison import Comparison
 from experiments.compare.measured import folder_of
-from experiments.search.cluster import cluster, refuse_storage
+from experiments.search.cluster import cluster
 from experiments.search.results import error_told
+from experiments.search.storage import open_storage, refuse_unwritable
 from experiments.sweep.cell import Job, done, train_cell
 from experiments.sweep.config import KIND, Cell, TableConfig, cells, check_table, configuration, sources
 from experiments.sweep.mirror import Mirror
@@ -114,7 +115,7 @@ def sweep(table: TableConfig, out: Path, where: Where) -> Swept:
     made = Sweep(out, table, where.absolute())
     made.check()
     if where.storage:
-        refuse_storage(where.storage)
+        refuse_unwritable(open_storage(where.storage), where.storage)
     with cluster(where.address, table.resources):
         out.mkdir(parents=True, exist_ok=True)
         with held(out, "a sweep"):

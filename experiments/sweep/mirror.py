@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
+from experiments.search.storage import open_storage
 from mtan_core.files import LOCK, replacing
 
 WHOLE = ".whole"  # the mark of a copy that is complete, written last
@@ -14,12 +15,8 @@ class Mirror:
     """A run's copies in a folder or at a URI that Arrow can open. They are numbered; older ones go when a newer one is whole."""
 
     def __init__(self, storage: str, name: str) -> None:
-        self.filesystem, root = (
-            fs.FileSystem.from_uri(storage)
-            if "://" in storage
-            else (fs.LocalFileSystem(), str(Path(storage).absolute()))
-        )
-        self.folder = f"{root.rstrip('/')}/{name}"
+        place = open_storage(storage)
+        self.filesystem, self.folder = place.filesystem, f"{place.path}/{name}"
 
     def push(self, run: Path) -> None:
         """Copy a run's folder as it is now; whoever reads meanwhile gets the copy before."""

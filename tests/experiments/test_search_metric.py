@@ -18,7 +18,7 @@ from mtan_core.errors import UserError
 from tests.conftest import Mtan
 from tests.decathlon.conftest import Tiny, challenge  # noqa: F401 -- a fixture
 from tests.dense_tasks.conftest import root  # noqa: F401 -- a fixture
-from tests.experiments.test_search import HEAD, LR, written
+from tests.experiments.searching import HEAD, LR, written
 
 MEASURES = {
     "semantic": {"miou": 0.4, "pixel_accuracy": 0.8},

@@ -16,7 +16,7 @@ from experiments.search.config import SearchConfig, read_search
 from experiments.search.schedules import changes_of, explored, first_point
 from mtan_core.errors import UserError
 from tests.decathlon.conftest import Tiny, challenge  # noqa: F401 -- a fixture
-from tests.experiments.test_search import HEAD, command, lines_of, wait_until, written
+from tests.experiments.searching import HEAD, command, lines_of, wait_until, written
 
 SPACE = """
 [space]

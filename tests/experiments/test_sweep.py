@@ -16,7 +16,7 @@ from experiments.sweep.mirror import Mirror
 from mtan_core.methods import methods
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny, challenge  # noqa: F401 -- a fixture
-from tests.experiments.test_search import command, wait_until
+from tests.experiments.searching import command, wait_until
 
 HEAD = f'preset = "quickstart"\nset = {json.dumps([change for change in TINY if not change.startswith("seed")])}\n'
 TABLE = """seeds = [0, 4]

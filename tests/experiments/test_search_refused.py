@@ -1,0 +1,66 @@
+"""What a search needs and does not find: one sentence, exit code 2, nothing written and nothing left running."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Mtan, Outcome
+from tests.decathlon.conftest import Tiny
+from tests.experiments.searching import HEAD, LR, Place, written
+
+
+def refused(outcome: Outcome, told: str) -> bool:
+    return outcome.code == 2 and told in outcome.err and outcome.err.count("\n") == 1 and outcome.out == ""
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_what_cannot_be_reached(challenge: Tiny, mtan: Mtan, tmp_path: Path, silent: str) -> None:
+    out = tmp_path / "out"
+    words = ["experiments", "search", written(tmp_path, HEAD + LR), "--out", out, "--data"]
+    (tmp_path / "file").write_text("")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{unused.getsockname()[1]}"
+    assert mtan(*words, tmp_path / "nothing").code == 2
+    words.append(challenge.store)
+    assert refused(mtan(*words, "--address", closed), "nobody answers")
+    assert refused(mtan(*words, "--address", "nowhere"), "expected HOST:PORT")
+    begun = time.monotonic()
+    assert refused(mtan(*words, "--address", silent), "within 15 s")
+    assert time.monotonic() - begun < 60  # 15 s, and what a busy machine adds
+    assert refused(mtan(*words, "--storage", tmp_path / "file"), "a place to write")
+    assert refused(mtan(*words, "--storage", "nonsense://there"), "folder or URI")
+    assert not out.exists()
+
+
+def test_no_machine_has_the_resources(challenge: Tiny, place: Place, tmp_path: Path) -> None:
+    config = written(tmp_path, HEAD + "[resources]\ncpus = 1000\n" + LR)
+    done = place.command("search", config, "--data", challenge.store, "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert "at most what a machine has" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_resumed(mtan: Mtan, tmp_path: Path, challenge: Tiny) -> None:
+    assert refused(mtan("experiments", "resume", tmp_path), "a search's folder (with search.json)")
+    (tmp_path / "search.toml").write_text(HEAD + LR)
+    file = tmp_path / "search.json"
+    file.write_text("{")
+    assert refused(mtan("experiments", "resume", tmp_path), "a damaged file")
+    where = {"format": 1, "data": str(tmp_path / "moved"), "storage": None, "address": None}
+    file.write_text(json.dumps(where))
+    assert refused(mtan("experiments", "resume", tmp_path), str(tmp_path / "moved"))
+    file.write_text(json.dumps({**where, "data": str(challenge.store), "storage": str(tmp_path / "gone")}))
+    assert refused(mtan("experiments", "resume", tmp_path), "was it moved?")
