@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mtan_core.memory import available_memory, refuse_beyond
 from mtan_core.progress import Advance, progress
 from mtan_core.runs import choose_device
 from mtan_core.step import Batch, TrainingStep
-from mtan_core.weighting import GradientWeighting
+from mtan_core.weighting import GradientWeighting, byte_count, row_bytes
 
 PROBE = 2  # images per domain in the probing step
 
@@ -48,7 +47,7 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     flops, saved = _probe(training, widest)
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
     step = training.step
-    rows = row_bytes(step, widest)
+    rows = row_bytes(step.weighting, step.parameters(), widest, step.workers is not None)
     memory = int(state + rows + saved * images * _at_once(config, step, len(widest)))
     advice = "lower batch_size or raise accumulate"
     refuse_beyond(free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice)
@@ -68,7 +67,7 @@ def _state_bytes(config: RunConfig, data: str) -> int:
     names = [name for name in store.domains if name in (config.domains or store.domains)]
     with torch.device("meta"):
         network = build_network(config, {name: store.specs[name].classes for name in names})
-    return _bytes(network.parameters()) * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
+    return byte_count(network.parameters()) * ((3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema))
 
 
 def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
@@ -98,20 +97,6 @@ def _at_once(config: RunConfig, step: TrainingStep, tasks: int) -> float:
     if isinstance(step.weighting, GradientWeighting):  # every domain by itself
         return min(1.0, (step.workers.count if step.workers else 1) / tasks)
     return 1 / config.accumulate
-
-
-def row_bytes(step: TrainingStep, tasks: Sequence[str]) -> int:
-    """Bytes of the tasks' own gradients that a weighting compares: rows of the Jacobian, and what each task owns."""
-    if not isinstance(step.weighting, GradientWeighting):
-        return 0
-    parameters = step.parameters()
-    rows = len(tasks) if step.weighting.keeps_rows or step.workers else 1
-    own = [p for task in tasks for p in parameters.own.get(task, ())]
-    return rows * _bytes(parameters.shared) + _bytes(own)
-
-
-def _bytes(parameters: Iterable[torch.nn.Parameter]) -> int:
-    return sum(p.numel() * p.element_size() for p in parameters)
 
 
 def _first(training: Training, task: str, images: int) -> Batch:

@@ -14,9 +14,9 @@ from dense_tasks.data.augmentation import Augmentation
 from dense_tasks.data.frames import DenseBatch, Frames
 from dense_tasks.data.root import Root, open_root
 from dense_tasks.evaluation import evaluate
+from dense_tasks.fitting import compared_bytes, fitting_network, weighting_of
 from dense_tasks.networks import parameter_counts
-from dense_tasks.networks.method import SEGNET
-from dense_tasks.runs import DenseFolder, Facts, make_network
+from dense_tasks.runs import DenseFolder, Facts
 from dense_tasks.step import DenseStep
 from mtan_core import training as core
 from mtan_core.averaging import WeightAverage
@@ -24,9 +24,8 @@ from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
 from mtan_core.loop import Change, Columns, Phase, Report, Row, Show, Trainer, report_nothing
-from mtan_core.memory import available_memory, refuse_beyond
 from mtan_core.metrics import Tally
-from mtan_core.norm import SHARED, synchronise
+from mtan_core.norm import synchronise
 from mtan_core.optimizers import make_optimizer
 from mtan_core.parallel import ALONE, Group, refuse_few_images
 from mtan_core.progress import progress
@@ -35,7 +34,6 @@ from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
 from mtan_core.schedule import Schedule
 from mtan_core.training import train_run
-from mtan_core.weightings import make_weighting, weighting_class
 
 COLUMNS = Columns("task", "pixels", "key_metric")
 LAST = 10  # epochs whose mean the paper reports
@@ -118,7 +116,13 @@ def prepare_training(
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     _refuse_other_tasks(config, root)
-    network = _fitting_network(config, root, device).to(device)
+    network = fitting_network(config, root, device).to(device)
+    if rows := compared_bytes(config, network):
+        kind = config.weighting.kind
+        print(
+            f"mtan: {kind} compares the gradients of the tasks, for which it keeps {rows / 2**20:,.0f} MiB.",
+            file=sys.stderr,
+        )
     synchronise(network, group)
     trainer = _trainer(config, root, network, run, stop, device, group)
     return Training(config, DenseFolder(run), root, network, trainer, device)
@@ -138,46 +142,6 @@ def _refuse_other_tasks(config: RunConfig, root: Root) -> None:
         )
 
 
-def _fitting_network(config: RunConfig, root: Root, device: torch.device) -> DenseNetwork:
-    """The network with fresh weights. Raises UserError where it does not fit the images, the weighting, or the memory.
-
-    A SegNet, whose width the user chooses, is first made without memory; other pools take seconds to make, and are what
-    they are.
-    """
-    if config.pool == SEGNET:
-        with torch.device("meta"):
-            _refuse_unfit(config, root, device, make_network(config, root.tasks, root.size))
-        return make_network(config, root.tasks, root.size)
-    network = make_network(config, root.tasks, root.size)
-    _refuse_unfit(config, root, device, network)
-    return network
-
-
-def _refuse_unfit(config: RunConfig, root: Root, device: torch.device, network: DenseNetwork) -> None:
-    height, width = root.size
-    if height % network.divisor or width % network.divisor:
-        raise UserError(
-            f"{root.path}: expected images whose sides divide by {network.divisor}, found {height}x{width}."
-        )
-    copies = (3 if config.optimizer.kind == "sgd" else 4) + bool(config.ema)  # weights, gradients, optimiser, average
-    needed = copies * sum(p.numel() * p.element_size() for p in network.parameters())
-    refuse_beyond(available_memory(device), needed, "the network and its optimiser need", "lower network.filters")
-    _refuse_weighting(config, network)
-
-
-def _refuse_weighting(config: RunConfig, network: DenseNetwork) -> None:
-    """Raises UserError where gradients are to be compared that no two tasks have in common."""
-    kind = config.weighting.kind
-    if len(network.tasks) == 1 or not weighting_class(kind).compares_gradients:
-        return
-    needs = "parameters that tasks share" if kind != "gradnorm" else "a last convolution that all tasks share"
-    has = network.parameter_groups()[SHARED] if kind != "gradnorm" else network.last_shared()
-    if not has:
-        raise UserError(
-            f"`weighting.kind`: expected a method with {needs}, whose gradients {kind} compares; found {config.method}."
-        )
-
-
 def _trainer(
     config: RunConfig,
     root: Root,
@@ -188,8 +152,7 @@ def _trainer(
     group: Group,
 ) -> Trainer:
     options = config.optimizer
-    chosen = config.weighting.model_dump(exclude={"kind"})
-    weighting = make_weighting(config.weighting.kind, list(root.tasks), seed=config.seed, **chosen).to(device)
+    weighting = weighting_of(config, list(root.tasks)).to(device)
     phases = [
         Phase((IMAGES,), phase.epochs, phase.lr or options.lr, own_lr=phase.lr is not None) for phase in config.phases
     ]

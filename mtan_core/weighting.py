@@ -170,6 +170,22 @@ def rows_of(losses: Mapping[str, Tensor], parameters: Parameters) -> Iterator[Ro
         yield Row(task, loss.detach(), made[:shared], made[shared:])
 
 
+def row_bytes(weighting: Weighting, parameters: Parameters, tasks: Sequence[str], at_once: bool = False) -> int:
+    """Bytes of the tasks' own gradients that a weighting compares: rows of the Jacobian, and what each task owns.
+
+    `at_once`: the rows of all tasks are made at the same time.
+    """
+    if not isinstance(weighting, GradientWeighting):
+        return 0
+    rows = len(tasks) if weighting.keeps_rows or at_once else 1
+    own = [p for task in tasks for p in parameters.own.get(task, ())]
+    return rows * byte_count(parameters.shared) + byte_count(own)
+
+
+def byte_count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
+
+
 def add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], factor: float = 1.0) -> None:
     """As `backward` does: what autograd gave may be one tensor for several parameters, and of another memory format."""
     for parameter, gradient in zip(parameters, gradients, strict=True):

@@ -69,6 +69,29 @@ def test_a_choice_that_cannot_be_is_refused(mtan: Mtan, root: Path, tmp_path: Pa
     assert listing(tmp_path) == set()
 
 
+def test_the_memory_of_compared_gradients_is_told_and_counted(
+    mtan: Mtan, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that fits by itself may not with a gradient of each task beside it."""
+    words = (
+        "dense",
+        "train",
+        "--data",
+        root,
+        *tiny("phases=[{epochs = 1}]", "steps_per_epoch=1"),
+        "--weighting",
+        "upgrad",
+    )
+    done = mtan(*words, "--run", tmp_path / "run", "--json")
+    assert "upgrad compares the gradients of the tasks, for which it keeps" in done.err
+    weights = 4 * document(done)["parameters"]
+    monkeypatch.setattr("dense_tasks.fitting.available_memory", lambda device: 4 * weights)
+    refused(mtan(*words, "--run", tmp_path / "other"), "the gradient of each task, which upgrad compares")
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setattr("dense_tasks.fitting.available_memory", lambda device: 4 * weights - 1)
+    refused(mtan(*words, "--run", tmp_path / "other"), "the network and its optimiser need")
+
+
 def test_a_configuration_file_that_is_none_is_refused(mtan: Mtan, root: Path, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text("seed = ")
