@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dense_tasks.metrics import delta_mtl
-from experiments.compare.measured import MEAN, TEST_MEAN, Measured
-from experiments.compare.published import Published, published_rows, why_not_comparable
+from experiments.compare.measured import MEAN, SCORE, TEST_MEAN, Measured
+from experiments.compare.published import (
+    Published,
+    PublishedDense,
+    published_rows,
+    why_not_comparable,
+    why_not_official,
+)
 from experiments.compare.statistics import TEST, Difference, Sample, difference
 from mtan_core.errors import UserError, nearest
 
@@ -44,7 +50,7 @@ class Comparison:
     kind: str
     groups: tuple[Group, ...]
     reference: Group
-    published: tuple[Published, ...]
+    published: tuple[Published, ...] | tuple[PublishedDense, ...]
     apart: tuple[str, ...]  # why the published rows are not comparable; empty: they are, or none were asked for
     remarks: tuple[str, ...] = ()  # what else is to be said
 
@@ -93,6 +99,8 @@ class Comparison:
     def _what_is_shown(self) -> Iterator[str]:
         measured = "validation" + (" and test" if TEST_MEAN in self.measures else "")
         yield f"{measured}, last checkpoint{self._metric()}; mean ± sample standard deviation over seeds (n - 1)"
+        if SCORE in self.measures and any(why_not_official(run) for group in self.groups for run in group.runs):
+            yield "score: not over the official test images of all ten domains, and not comparable with published ones"
         tests = sum(self.difference(g, m) is not None and self.difference(g, m).p is not None  # type: ignore[union-attr]
                     for g in self.groups for m in g.first.main)  # fmt: skip
         if tests:
@@ -152,7 +160,7 @@ class Comparison:
 def compare(runs: Sequence[Measured], reference: str | None = None, published: bool = False) -> Comparison:
     """Group runs and choose the reference: a run's folder or a group's name (default: the group of the first run).
 
-    Raises UserError for two runs of one group with one seed, a reference that is not there, and published rows for dense runs.
+    Raises UserError for two runs of one group with one seed, a reference that is not there, and data without published rows.
     """
     return set_beside(group_runs(runs), reference, published)
 
@@ -161,11 +169,7 @@ def set_beside(groups: Sequence[Group], reference: str | None = None, published:
     """Groups beside their reference and, where they are asked for, published rows. Raises as `compare` does."""
     runs = [run for group in groups for run in group.runs]
     kind = runs[0].kind
-    if published and kind != "decathlon":
-        raise UserError(
-            "--published: expected Decathlon runs, found dense ones, for which no published rows are shipped."
-        )
-    rows = published_rows() if published else ()
+    rows = published_rows(runs[0]) if published else ()
     why = sorted({reason for run in runs for reason in why_not_comparable(run)}) if published else []
     return Comparison(kind, tuple(groups), _reference(groups, reference), rows, tuple(why))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from experiments.compare.comparison import Comparison, Group
 from experiments.compare.measured import MEAN, SCORE, TEST_MEAN
-from experiments.compare.published import Published
+from experiments.compare.published import Published, PublishedDense
 from experiments.compare.statistics import said
 
 NONE = "-"
@@ -46,6 +46,7 @@ def _groups(found: Comparison) -> Table:
         rows += [
             [row.method, NONE, f"{row.parameters or NONE} x", NONE, *_published_results(found, row), NONE, NONE]
             for row in found.published
+            if isinstance(row, Published)
         ]
     return Table(f"Beside {found.reference.name}", ["runs", "seeds", "parameters", "minutes", *last], rows)
 
@@ -109,14 +110,33 @@ def _cell(found: Comparison, group: Group, name: str) -> str:
 
 
 def _published(found: Comparison, wide: bool) -> Table:
-    domains = list(found.published[0].accuracy) if wide else []
-    title = "Published, test, protocol train+val" + (": NOT COMPARABLE with the runs above" if found.apart else "")
+    apart = ": NOT COMPARABLE with the runs above" if found.apart else ""
+    dense = [row for row in found.published if isinstance(row, PublishedDense)]
+    return _published_dense(dense, wide, apart) if dense else _published_decathlon(found, wide, apart)
+
+
+def _published_dense(rows: Sequence[PublishedDense], wide: bool, apart: str) -> Table:
+    """In a narrow table each task's first measure alone."""
+    names = list(rows[0].measures)
+    tasks = [name.partition("/")[0] for name in names]
+    shown = [name for place, name in enumerate(names) if wide or tasks[place] not in tasks[:place]]
+    content = [
+        [f"{row.method} {row.weighting}", row.parameters or NONE, *(f"{row.measures[name]:.4g}" for name in shown)]
+        for row in rows
+    ]
+    return Table(f"Published, validation{apart}", ["method", "parameters (x single)", *shown], content)
+
+
+def _published_decathlon(found: Comparison, wide: bool, apart: str) -> Table:
+    published = [row for row in found.published if isinstance(row, Published)]
+    domains = list(published[0].accuracy) if wide else []
+    title = f"Published, test, protocol train+val{apart}"
     rows = [
         [
             row.method, row.parameters or NONE, *(f"{row.accuracy[name]:.3f}" for name in domains),
             f"{row.mean:.3f}", f"{row.score:.0f}",
         ]
-        for row in found.published
+        for row in published
     ]  # fmt: skip
     return Table(title, ["method", "parameters (x single)", *domains, "mean", "score"], rows)
 
@@ -165,12 +185,19 @@ def to_csv(found: Comparison) -> str:
                     group.first.data.get("metric"),
                 ])  # fmt: skip
     for row in found.published:
-        tests = {f"test {name}": value for name, value in row.accuracy.items()}
-        for name, value in {TEST_MEAN: row.mean, **tests, SCORE: row.score}.items():
-            writer.writerow(
-                [row.method, name, None, value, None, None, None, None, None, "test", not found.apart, None]
+        for name, value in _published_values(row).items():
+            called, split = (
+                (row.method, "test") if isinstance(row, Published) else (f"{row.method} {row.weighting}", "val")
             )
+            writer.writerow([called, name, None, value, None, None, None, None, None, split, not found.apart])
     return text.getvalue()
+
+
+def _published_values(row: Published | PublishedDense) -> dict[str, float]:
+    if isinstance(row, PublishedDense):
+        return row.measures
+    tests = {f"test {name}": value for name, value in row.accuracy.items()}
+    return {TEST_MEAN: row.mean, **tests, SCORE: row.score}
 
 
 def to_latex(found: Comparison) -> str:

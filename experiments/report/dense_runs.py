@@ -12,8 +12,10 @@ from decathlon.masks import MaskUse, moments
 from dense_tasks.data.frames import Frames
 from dense_tasks.data.root import Root, open_root
 from dense_tasks.runs import DenseRun, load_run
+from experiments.compare.comparison import compare
 from experiments.compare.measured import Measured
-from experiments.compare.rendering import Table
+from experiments.compare.published import DENSE_SIZES
+from experiments.compare.rendering import Table, all_notes, tables
 from experiments.report import parts, tiles
 from experiments.report.common import curves, what_was_run
 from experiments.report.mask_parts import example_rows, mask_parts
@@ -47,6 +49,10 @@ def dense_parts(run: Measured, data: str | None) -> list[Part]:
         )
     else:
         shown.append(parts.note("Nothing was validated (imported)."))
+    if run.data["dataset"] in DENSE_SIZES:
+        found = compare([run], published=True)
+        table = tables(found)[-1]
+        shown += [parts.note(f"{all_notes(found)[-1]}.", warning=True), parts.folded(table.title, [parts.table(table)])]
     shown += curves(run, "task", PANELS)
     if data is None:
         return [*shown, parts.note("Left out without --data ROOT: predictions, masks.")]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from decathlon.scoring import decathlon_points
 from experiments.compare.comparison import Comparison, compare
 from experiments.compare.measured import MEAN, SCORE, TEST_MEAN, Measured
+from experiments.compare.published import Published
 from experiments.compare.rendering import NONE, Table, all_notes, tables
 from experiments.report import charts, parts
 from experiments.report.parts import Part
@@ -63,6 +64,7 @@ def _bars(classes: Mapping[str, int], values: Mapping[str, float], of_test: bool
 
 
 def _beside(found: Comparison, tested: Mapping[str, float]) -> Part:
-    others = {name: [(row.method, row.accuracy[name]) for row in found.published] for name in tested}
+    rows = [row for row in found.published if isinstance(row, Published)]
+    others = {name: [(row.method, row.accuracy[name]) for row in rows] for name in tested}
     label = f"Test accuracy of this run by domain among {len(found.published)} published rows"
     return parts.figures([parts.chart(charts.strips(label, tested, others), f"{label}; theirs are the ticks.")])

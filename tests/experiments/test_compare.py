@@ -15,10 +15,13 @@ from decathlon.scoring import decathlon_score
 from decathlon.specs import official_domains
 from experiments.compare.comparison import compare
 from experiments.compare.measured import read_runs
-from experiments.compare.published import published_rows
+from experiments.compare.published import decathlon_rows
 from experiments.compare.rendering import latex_text, letter
 from experiments.compare.statistics import Sample, difference
 from tests.conftest import Mtan, document
+from tests.decathlon.conftest import Tiny, challenge, trained
+
+__all__ = ["challenge", "trained"]
 
 ACCURACY = {"plain": (0.50, 0.54, 0.52), "dwa": (0.60, 0.61, 0.65)}
 
@@ -122,7 +125,7 @@ def test_published_rows_stand_beside_official_data_and_protocol_alone(mtan: Mtan
 
 
 def test_published_rows_agree_with_the_scores_they_come_with() -> None:
-    rows = published_rows()
+    rows = decathlon_rows()
     assert len(rows) >= 12 and all(row.source and "recalled" not in row.source for row in rows)
     for row in rows:
         errors = {name: 1 - accuracy for name, accuracy in row.accuracy.items()}
@@ -133,6 +136,36 @@ def test_a_reference_by_folder_and_by_name(mtan: Mtan, runs: list[Path]) -> None
     by_run = document(mtan("experiments", "compare", *runs, "--reference", runs[4], "--json"))
     by_name = document(mtan("experiments", "compare", *runs, "--reference", by_run["reference"], "--json"))
     assert by_run["reference"] == by_name["reference"] == by_run["groups"][1]["name"]
+
+
+def test_submissions_in_the_runs_folders_are_scored(mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    words = ("experiments", "compare", run, "--annotations", challenge.hidden)
+    assert document(mtan(*words, "--json"))["groups"][0]["measures"].keys() == {"mean", "daimlerpedcls", "dtd", "svhn"}
+    submitted = mtan("decathlon", "submit", run, "--data", challenge.store, "--out", run / "results.json")
+    scored = document(mtan("decathlon", "score", run / "results.json", "--annotations", challenge.hidden, "--json"))
+    measures = document(mtan(*words, "--json"))["groups"][0]["measures"]
+    assert submitted.code == 0 and measures["score"]["mean"] == scored["score"]
+    errors = {name: domain["error"] for name, domain in scored["domains"].items()}
+    assert {name: 1 - measures[f"test {name}"]["mean"] for name in errors} == pytest.approx(errors)
+    assert measures["test mean"]["mean"] == pytest.approx(1 - mean(errors.values()))
+    shown = mtan(*words).out
+    assert f"{scored['score']:.0f}" in shown and "not comparable with published ones" in shown
+    lines = {line["measure"]: line["split"] for line in csv.DictReader(io.StringIO(mtan(*words, "--csv").out))}
+    assert (lines["mean"], lines["test mean"], lines["score"]) == ("val", "test", "test")
+
+
+def test_what_a_run_is_built_upon_counts_by_its_configuration(tmp_path: Path) -> None:
+    pools = [write_run(tmp_path / f"pool-{seed}", 0.5, f"seed={seed}", "method=hard-sharing") for seed in (0, 1)]
+    other = write_run(tmp_path / "other", 0.5, "method=hard-sharing", "optimizer.lr=0.5")
+    built = [
+        write_run(tmp_path / f"built-{place}", 0.5, f"seed={place}", "method=feature", f"pool_from={pool}")
+        for place, pool in enumerate([*pools, other])
+    ]
+    groups = compare(read_runs(built)).groups
+    assert [[run.seed for run in group.runs] for group in groups] == [[0, 1], [2]]
+    assert len({group.name for group in groups}) == 2
 
 
 def test_mistakes_are_told_in_a_sentence(mtan: Mtan, runs: list[Path], tmp_path: Path) -> None:
@@ -193,8 +226,14 @@ def test_a_dense_run_stands_beside_itself_with_another_seed(mtan: Mtan, tmp_path
     )
     told = mtan("experiments", "compare", *made).out
     assert "Delta-MTL" in told and "metric whole-set" in told.replace("\n", " ")
-    refused = mtan("experiments", "compare", *made, "--published")
-    assert refused.code == 2 and "dense" in refused.err
+    beside = document(mtan("experiments", "compare", *made, "--published", "--json"))
+    assert len(beside["published"]) == 17 and not any(row["comparable"] for row in beside["published"])
+    best = next(row for row in beside["published"] if (row["method"], row["weighting"]) == ("mtan", "equal"))
+    assert best["measures"]["semantic/miou"] == 0.1772 and best["measures"]["normal/within_30"] == 0.5748
+    assert any("288x384" in why for why in beside["not_comparable"]) and any(
+        "legacy" in why for why in beside["not_comparable"]
+    )
+    assert "NOT COMPARABLE" in mtan("experiments", "compare", *made, "--published").out
     other = DenseFolder(tmp_path / "other")
     other.path.mkdir()
     other.start(dense.load_config("small", None, ["metric=legacy"]), facts)

@@ -158,7 +158,7 @@ def key_of(column: list[str]) -> list[Any]:
     known = [cell for cell in column if cell != "-"]
     assert column == known + ["-"] * (len(column) - len(known))
     try:
-        return [float(cell.split("±")[0].strip(" %x").removesuffix("%").replace(",", "")) for cell in known]
+        return [float(cell.split("±")[0].strip(" %x~").removesuffix("%").replace(",", "")) for cell in known]
     except ValueError:
         return [cell.lower() for cell in known]
 
