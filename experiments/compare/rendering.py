@@ -11,6 +11,7 @@ from experiments.compare.published import Published, PublishedDense
 from experiments.compare.statistics import said
 
 NONE = "-"
+COLUMNS = 4  # groups side by side in a terminal
 
 
 @dataclass(frozen=True)
@@ -230,10 +231,21 @@ def all_notes(found: Comparison) -> list[str]:
     return notes
 
 
+def _narrow(table: Table) -> list[Table]:
+    """A table of many columns as several of few, which fit a terminal."""
+    places = range(1, len(table.columns), COLUMNS)
+    return [
+        Table(table.title, [table.columns[0], *table.columns[place : place + COLUMNS]],
+              [[row[0], *row[place : place + COLUMNS]] for row in table.rows])
+        for place in places
+    ]  # fmt: skip
+
+
 def print_comparison(found: Comparison) -> None:
     from mtan_core.tables import print_table
 
     for table in tables(found, wide=False):
-        print_table(table.title, table.columns, table.rows)
+        for part in _narrow(table) if table.title.startswith("By ") else [table]:
+            print_table(part.title, part.columns, part.rows)
     for note in all_notes(found):
         print(f"Note: {note}.")
