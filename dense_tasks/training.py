@@ -120,7 +120,7 @@ def prepare_training(
     if rows := compared_bytes(config, network):
         kind = config.weighting.kind
         print(
-            f"mtan: {kind} compares the gradients of the tasks, for which it keeps {rows / 2**20:,.0f} MiB.",
+            f"mtan: {kind} compares the gradients of the tasks, for which it keeps {rows / 2**20:,.1f} MiB.",
             file=sys.stderr,
         )
     synchronise(network, group)

@@ -31,7 +31,7 @@ def decode(data: bytes | bytearray) -> Pixels:
 
 def _decode_slowly(data: bytes | bytearray) -> Pixels:
     """Decode by Pillow, which knows every format and colour mode."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -40,6 +40,8 @@ def _decode_slowly(data: bytes | bytearray) -> Pixels:
                 if image.mode.startswith("I"):  # 16 bits a pixel: Pillow's own conversion would clip at 255
                     return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
                 return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:  # whose words are about the object that the data lie in
+        raise UnreadableError("of no image format that is known") from None
     except (
         Exception
     ) as problem:  # Pillow's decoders raise whatever they stumble over: OSError, ValueError, SyntaxError, ...

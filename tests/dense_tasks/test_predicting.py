@@ -58,7 +58,10 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(
     mtan: Mtan, trained: Path, split: Path, images: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    refused(predicting(mtan, trained, out, images / "a.png", images / "notes.txt"), "notes.txt")
+    refused(
+        predicting(mtan, trained, out, images / "a.png", images / "notes.txt"),
+        "notes.txt (of no image format that is known)",
+    )
     refused(predicting(mtan, trained, out, images / "a.png", images / "absent.png"), "absent.png")
     (tmp_path / "half.png").write_bytes((images / "a.png").read_bytes()[:2000])
     refused(predicting(mtan, trained, out, images / "a.png", tmp_path / "half.png"), "half.png")
