@@ -20,12 +20,11 @@ from decathlon.specs import DomainSpec, official_domains
 from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
 from mtan_core import training as core
-from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_checkpoint
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
-from mtan_core.loop import Change, Phase, Report, Show, Trainer, report_nothing
+from mtan_core.loop import Phase, Report, Show, Trainer, report_nothing
 from mtan_core.methods import methods
 from mtan_core.metrics import Tally
 from mtan_core.network import AttentionNetwork
@@ -35,9 +34,8 @@ from mtan_core.parallel import ALONE, Group, refuse_few_images
 from mtan_core.progress import progress
 from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
-from mtan_core.schedule import Schedule
 from mtan_core.step import TrainingStep
-from mtan_core.training import train_run
+from mtan_core.training import loop_options, train_run
 from mtan_core.transfer import take_pool
 from mtan_core.weightings import make_weighting
 from mtan_core.workers import Workers, cpu_workers
@@ -249,15 +247,10 @@ def _trainer(
         compile=config.compile, distillation=teachers, group=parts.group,
     )  # fmt: skip
     return Trainer(
-        training=step, sampler=sampler, phases=phases,
-        schedule=Schedule(options.schedule, options.warmup, options.step_epochs, options.step_factor),
-        make_optimizer=fresh_optimizer,
+        training=step, sampler=sampler, phases=phases, make_optimizer=fresh_optimizer,
         batch=lambda task, drawn: parts.train_images[task].batch(sampler.examples(task, drawn), drawn, parts.group),
         folder=parts.folder.checkpoints, evaluate=parts.validate if parts.val_images else None,
-        evaluate_every=config.evaluate_every, observe=Observer(parts), stop=stop,
-        average=WeightAverage(parts.network, config.ema) if config.ema else None,
-        keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
-        changes=[Change(**change.model_dump()) for change in config.changes],
+        observe=Observer(parts), stop=stop, **loop_options(config, parts.network),
     )  # fmt: skip
 
 

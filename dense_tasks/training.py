@@ -19,11 +19,10 @@ from dense_tasks.networks import parameter_counts
 from dense_tasks.runs import DenseFolder, Facts
 from dense_tasks.step import DenseStep
 from mtan_core import training as core
-from mtan_core.averaging import WeightAverage
 from mtan_core.dense import IMAGES, DenseNetwork
 from mtan_core.environment import environment
 from mtan_core.errors import UserError
-from mtan_core.loop import Change, Columns, Phase, Report, Row, Show, Trainer, report_nothing
+from mtan_core.loop import Columns, Phase, Report, Row, Show, Trainer, report_nothing
 from mtan_core.metrics import Tally
 from mtan_core.norm import synchronise
 from mtan_core.optimizers import make_optimizer
@@ -32,8 +31,7 @@ from mtan_core.progress import progress
 from mtan_core.recording import Recorder
 from mtan_core.runs import choose_device
 from mtan_core.sampling import Sampler
-from mtan_core.schedule import Schedule
-from mtan_core.training import train_run
+from mtan_core.training import loop_options, train_run
 
 COLUMNS = Columns("task", "pixels", "key_metric")
 LAST = 10  # epochs whose mean the paper reports
@@ -179,14 +177,9 @@ def _trainer(
         clip=options.clip, tasks=root.tasks, group=group,
     )  # fmt: skip
     trainer = Trainer(
-        training=step, sampler=sampler, phases=phases,
-        schedule=Schedule(options.schedule, options.warmup, options.step_epochs, options.step_factor),
-        make_optimizer=fresh_optimizer,
+        training=step, sampler=sampler, phases=phases, make_optimizer=fresh_optimizer,
         batch=batch, folder=run / "checkpoints", evaluate=validate,
-        evaluate_every=config.evaluate_every, observe=lambda rows: record(trainer.rows, rows), stop=stop,
-        average=WeightAverage(network, config.ema) if config.ema else None,
-        keep=config.checkpoint.keep, every_steps=config.checkpoint.every_steps, every_epochs=config.checkpoint.every_epochs,
-        columns=COLUMNS, changes=[Change(**change.model_dump()) for change in config.changes],
+        observe=lambda rows: record(trainer.rows, rows), stop=stop, columns=COLUMNS, **loop_options(config, network),
     )  # fmt: skip
     return trainer
 

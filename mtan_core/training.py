@@ -6,14 +6,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
+from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import checkpoints, load_exactly, read_state, read_tensors, recover
 from mtan_core.config import Frozen
 from mtan_core.errors import UserError
 from mtan_core.files import held
-from mtan_core.loop import Trainer
+from mtan_core.loop import Change, Trainer
 from mtan_core.memory import keep_memory
 from mtan_core.parallel import ALONE, Group
 from mtan_core.runs import Folder, refuse_differences, refuse_existing
+from mtan_core.schedule import Schedule
 from mtan_core.step import NotFiniteError
 
 
@@ -55,6 +59,18 @@ class Training(ABC):
             self.trainer.average.swap()
         self.conclude()
         self.trainer.save_finished()
+
+
+def loop_options(config: Any, network: nn.Module) -> dict[str, Any]:
+    """The arguments of `Trainer` that a configuration of any kind gives."""
+    rates, kept = config.optimizer, config.checkpoint
+    return {
+        "schedule": Schedule(rates.schedule, rates.warmup, rates.step_epochs, rates.step_factor),
+        "average": WeightAverage(network, config.ema) if config.ema else None,
+        "evaluate_every": config.evaluate_every,
+        "keep": kept.keep, "every_steps": kept.every_steps, "every_epochs": kept.every_epochs,
+        "changes": [Change(**change.model_dump()) for change in config.changes],
+    }  # fmt: skip
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Frozen)
