@@ -182,7 +182,10 @@ def by_rule(results: Sequence[Result]) -> str:
         ]
         for row, own in by_row(results).items()
     ]  # fmt: skip
-    words = "The same by the rule that chooses the epoch (best by val is optimistic), and segmentation by the other schemes."
+    words = (
+        "The same by the rule that chooses the epoch, and segmentation by the other schemes. Best by val is optimistic; of the "
+        "last ten epochs those count that were validated."
+    )
     return "\n".join([words, "", *table_lines(head, lines)])
 
 
