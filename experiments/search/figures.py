@@ -46,10 +46,11 @@ def draw_figures(folder: Path, search: SearchConfig, table: "pd.DataFrame") -> l
     drawn: dict[str, Callable[[Path], None]] = {}
     if table["metric"].notna().any():
         drawn["parallel"] = lambda path: parallel_coordinates(path, search, table)
-        drawn["importance"] = lambda path: importance_bars(path, search, table)
         drawn["curves"] = lambda path: learning_curves(path, search, table)
-    if search.scheduler.kind == "pbt" and drawn:
-        drawn["schedules"] = lambda path: schedules(path, search, table)
+        if search.scheduler.kind == "pbt":
+            drawn["schedules"] = lambda path: schedules(path, search, table)
+        else:
+            drawn["importance"] = lambda path: importance_bars(path, search, table)
     paths = [folder / f"{name}{suffix}" for name in drawn for suffix in (".png", ".svg")]
     for path in paths:
         drawn[path.stem](path)
@@ -218,7 +219,8 @@ def learning_curves(path: Path, search: SearchConfig, table: "pd.DataFrame") -> 
         _over_epochs(axes, search.metric, table)
         told = {status: int((statuses == status).sum()) for status in ("finished", "stopped", "failed")}
         axes.set_title(
-            ", ".join(f"{count} {status}" for status, count in told.items() if count) + " (x: stopped there)"
+            ", ".join(f"{count} {status}" for status, count in told.items() if count)
+            + (" (x: stopped there)" if told["stopped"] else "")
         )
         if told["finished"] <= 12:
             figure.legend(loc="outside right upper", frameon=False, fontsize=8, handlelength=3)
