@@ -158,6 +158,9 @@ def _count(settings: SearchConfig) -> int:
 
 def _tuner(settings: SearchConfig, data: str, storage: Storage, name: str = NAME, replayed: Any = None) -> tune.Tuner:
     """The search, or the training again of one trial's configuration; where it was begun before, it goes on."""
+    warnings.filterwarnings(
+        "ignore", "Consider boosting PBT"
+    )  # whose processes, left in the middle, are not used again
     wanted = settings.resources
     resources = {"cpu": wanted.cpus, "gpu": wanted.gpus}
     trainable = tune.with_resources(
@@ -211,8 +214,6 @@ def _scheduler(settings: SearchConfig) -> TrialScheduler | None:
         grace = min(chosen.grace, total)
         return ASHAScheduler(time_attr="epoch", max_t=total, grace_period=grace, reduction_factor=chosen.reduction)
     if chosen.kind == "pbt":
-        # A process that trained another trial is not used again.
-        warnings.filterwarnings("ignore", "Consider boosting PBT")
         return Population(settings)
     if chosen.kind == "median":
         # Without the endless time slice a trial is put aside after each epoch until there are others to compare it with.

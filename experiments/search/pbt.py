@@ -20,6 +20,11 @@ def _unchanged(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _number(trial: Trial) -> int:
+    """Ray counts in the last part of the name what it draws from a list."""
+    return int(trial.trial_id.rpartition("_")[2])
+
+
 class Population(PopulationBasedTraining):
     """Trials that pause every `interval` epochs, when the worst go on as copies of the best with other values.
 
@@ -93,7 +98,7 @@ class Population(PopulationBasedTraining):
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         before = trial_to_clone.config["point"]
         exchange: Exchange = {
-            "epoch": int(self._next_perturbation_sync), "source": trial_to_clone.trial_id, "trial": trial.trial_id,
+            "epoch": int(self._next_perturbation_sync), "source": _number(trial_to_clone), "trial": _number(trial),
             "before": before, "after": explored(self._search, before, self._draws),
         }  # fmt: skip
         lineage = [*trial_to_clone.config.get("lineage", []), exchange]

@@ -32,7 +32,7 @@ def summarize(result: Any) -> Trial:
     return {
         "trial": int(PurePosixPath(result.path).name), "point": config.get("point", {}), "status": status,
         "error": error_told(result.error), "seconds": last.get("time_total_s"), "rows": rows,
-        "name": last.get("trial_id"), "lineage": config.get("lineage", []),
+        "lineage": config.get("lineage", []),
         "exchanges": [*config.get("lineage", []), *_exchanges(frame)],
     }  # fmt: skip
 
@@ -86,27 +86,14 @@ def best_config(search: SearchConfig, best: Trial) -> Any:
 
 def write_lineage(folder: Path, search: SearchConfig, trials: list[Trial], best: Trial, replayed: float | None) -> None:
     """Write who became a copy of whom, after which epoch and with which changes, and what the replay came to."""
-    numbers = {trial["name"]: trial["trial"] for trial in trials}
-    known = {(each["epoch"], numbers[each["trial"]]): each for trial in trials for each in trial["exchanges"]}
-    exchanges = [
-        {
-            "epoch": epoch,
-            "trial": number,
-            "copy_of": numbers[each["source"]],
-            "before": each["before"],
-            "after": each["after"],
-        }
-        for (epoch, number), each in sorted(known.items())
-    ]
+    known = {(each["epoch"], each["trial"]): each for trial in trials for each in trial["exchanges"]}
     write_json(folder / LINEAGE, {
-        "format": FORMAT, "metric": search.metric, "interval": search.scheduler.interval, "exchanges": exchanges,
+        "format": FORMAT, "metric": search.metric, "interval": search.scheduler.interval,
+        "exchanges": [known[place] for place in sorted(known)],
         "best": {
             "trial": best["trial"], "metric": metric_of(best), "replay_metric": replayed,
             "first_point": first_point(best["point"], best["lineage"]),
-            "ancestry": [
-                {"epoch": each["epoch"], "trial": numbers[each["trial"]], "copy_of": numbers[each["source"]]}
-                for each in best["lineage"]
-            ],
+            "ancestry": [{key: each[key] for key in ("epoch", "source", "trial")} for each in best["lineage"]],
         },
     }, indent=2)  # fmt: skip
 

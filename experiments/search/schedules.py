@@ -21,8 +21,8 @@ class Exchange(TypedDict):
     """A trial went on as a copy of another one, with other values."""
 
     epoch: int  # after which
-    source: str  # the trial that was copied, by Ray's name
-    trial: str  # the trial that goes on as its copy
+    source: int  # the number of the trial that was copied
+    trial: int  # and of the one that goes on as its copy
     before: Point
     after: Point
 
@@ -54,7 +54,7 @@ def check_population(search: SearchConfig) -> None:
         raise UserError("`space.optimizer.lr`: expected a phase without a rate of its own, which it would not change.")
     ends = [{key: dimension.ends()[place] for key, dimension in search.space.items()} for place in (0, -1)]
     trial_config(
-        search, ends[0], changes_of([Exchange(epoch=interval, source="", trial="", before=ends[0], after=ends[1])])
+        search, ends[0], changes_of([Exchange(epoch=interval, source=0, trial=0, before=ends[0], after=ends[1])])
     )
 
 

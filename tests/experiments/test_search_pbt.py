@@ -51,7 +51,7 @@ def test_the_schedule_found_ends_where_the_search_did(challenge: Tiny, tmp_path:
     assert table.groupby("trial")["epoch"].apply(list).tolist() == [[1, 2, 3, 4, 5, 6]] * 2
     for each in lineage["exchanges"]:
         scores = table[table["epoch"] == each["epoch"]].set_index("trial")["metric"]
-        assert scores[each["trial"]] == scores.max() and scores[each["copy_of"]] == scores.min()
+        assert scores[each["trial"]] == scores.max() and scores[each["source"]] == scores.min()
         row = table[(table["trial"] == each["trial"]) & (table["epoch"] == each["epoch"] + 1)].iloc[0]
         assert {key: row[f"config.{key}"] for key in each["after"]} == each["after"]
     config = load_config(None, out / "best_schedule.toml")
@@ -139,8 +139,8 @@ def test_an_ancestry_becomes_changes() -> None:
     second = {"optimizer.lr": 0.1, "weighting.weights.svhn": 2.0}
     third = {"optimizer.lr": 0.05, "weighting.weights.svhn": 2.0}
     lineage = [
-        {"epoch": 2, "source": "a", "trial": "b", "before": first, "after": second},
-        {"epoch": 4, "source": "b", "trial": "c", "before": second, "after": third},
+        {"epoch": 2, "source": 0, "trial": 1, "before": first, "after": second},
+        {"epoch": 4, "source": 1, "trial": 2, "before": second, "after": third},
     ]
     assert changes_of(lineage) == [{"after": 2, "weights": {"svhn": 2.0}}, {"after": 4, "lr": 0.05}]  # type: ignore[arg-type]
     assert first_point(third, lineage) == first  # type: ignore[arg-type]
