@@ -6,13 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """Pass it on as SIGINT, which shells have commands in the background ignore: then without a detour."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM becomes SIGINT, which Ray Tune takes for the wish to stop.
 
     To be entered when Ray has been started: it takes SIGTERM for a crash, and says so in C++.
     """
-    before = signal.signal(signal.SIGTERM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:

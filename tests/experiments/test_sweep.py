@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 
 from decathlon.config import load_config
 from decathlon.training import train
+from experiments.search.stopping import interruptible
 from experiments.sweep.config import cells, configuration, read_table, rows_of, shipped, sources
 from experiments.sweep.mirror import Mirror
 from mtan_core.methods import methods
@@ -241,3 +243,16 @@ def test_the_documented_table_is_one(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text(page.read_text().split("```toml\n")[1].split("```")[0])
     table = read_table(str(tmp_path / "t.toml"))
     assert len(cells(table)) == 18 and rows_of(table)["series equal"].upon == ("pool",)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sigterm_is_taken_for_the_wish_to_stop(ignored: bool) -> None:
+    """Shells have commands in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as leaving, interruptible():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert leaving.value.code == 130
