@@ -2,13 +2,8 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +12,22 @@ import pytest
 
 from decathlon.config import load_config
 from decathlon.training import train
+from experiments.search.watchdog import members
 from tests.conftest import Mtan, document
-from tests.decathlon.conftest import TINY, Tiny, challenge  # noqa: F401 -- a fixture
+from tests.decathlon.conftest import TINY, Tiny
+from tests.experiments.searching import Place, command, wait_until
 
 EPOCHS = 20
 CHANGES = [word for change in (*TINY, f"phases=[{{epochs = {EPOCHS}}}]", "batch_size=9") for word in ("--set", change)]
 
 
-def command(*words: object) -> list[str]:
-    return [sys.executable, "-c", "from experiments.cli import main; main()", "experiments", *map(str, words)]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder for Ray's files, by which its processes are known; a short name, as sockets lie within."""
-    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def environment(place: Path) -> dict[str, str]:
-    return {**os.environ, "TMPDIR": str(place)}
-
-
-def started_in(place: Path, name: str = "") -> list[int]:
-    """Ray's processes of a place; by name, those that say so."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if str(place).encode() in line and name.encode() in line and int(process.name) != os.getpid():
-            found.append(int(process.name))
-    return sorted(found)
-
-
 def words(store: Path, run: Path, *more: object) -> list[str]:
     return command("train", "--data", store, "--run", run, "--preset", "quickstart", *CHANGES, "--workers", 2, *more)
+
+
+def name_of(process: int) -> bytes:
+    """What Ray calls a worker's process: after what it does."""
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def epochs_of(run: Path) -> int:
@@ -72,15 +38,15 @@ def epochs_of(run: Path) -> int:
 
 
 def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(
-    challenge: Tiny,  # noqa: F811
+    challenge: Tiny,
     tmp_path: Path,
-    place: Path,
+    place: Place,
 ) -> None:
     run = tmp_path / "run"
     with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(words(challenge.store, run), stdout=log, stderr=log, env=environment(place))
+        driver = subprocess.Popen(words(challenge.store, run), stdout=log, stderr=log, env=place.environment())
         wait_until(lambda: driver.poll() is not None or epochs_of(run) >= 2, 150)
-        training = started_in(place, "RayTrainWorker")
+        training = [process for process in members(str(place.folder)) if b"RayTrainWorker" in name_of(process)]
         assert len(training) == 2, (tmp_path / "log").read_text()
         os.kill(training[-1], signal.SIGKILL)
         reached = epochs_of(run)
@@ -89,11 +55,11 @@ def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(
         driver.wait(60)
     told = (tmp_path / "log").read_text()
     assert driver.returncode == 130 and "stopped" in told and "--resume" in told, told
-    wait_until(lambda: not started_in(place), 30)
+    wait_until(lambda: not place.left(), 30)
     half = pd.read_parquet(run / "metrics.parquet")
     done = subprocess.run(
         words(challenge.store, run, "--resume", "--json"),
-        capture_output=True, text=True, timeout=300, check=False, env=environment(place),
+        capture_output=True, text=True, timeout=300, check=False, env=place.environment(),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary, metrics = json.loads(done.stdout), pd.read_parquet(run / "metrics.parquet")
@@ -104,21 +70,21 @@ def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(
     alone = train(load_config("quickstart", None, [*CHANGES[1::2]]), str(challenge.store), tmp_path / "alone")
     assert (alone["steps"], alone["images"]) == (summary["steps"], summary["images"])
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (tmp_path / "alone").iterdir())
-    wait_until(lambda: not started_in(place), 30)
+    wait_until(lambda: not place.left(), 30)
 
 
 def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(
-    challenge: Tiny,  # noqa: F811
+    challenge: Tiny,
     tmp_path: Path,
-    place: Path,
+    place: Place,
 ) -> None:
     changes = ["--set", "optimizer.lr=1e30", "--set", "optimizer.clip=0"]
     done = subprocess.run(
         words(challenge.store, tmp_path / "run", *changes),
-        capture_output=True, text=True, timeout=200, check=False, env=environment(place),
+        capture_output=True, text=True, timeout=200, check=False, env=place.environment(),
     )  # fmt: skip
     assert done.returncode == 2 and "finite loss" in done.stderr and "Traceback" not in done.stderr, done.stderr
-    wait_until(lambda: not started_in(place), 30)
+    wait_until(lambda: not place.left(), 30)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +100,7 @@ def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(
     ],
 )
 def test_what_cannot_be_trained_together(
-    challenge: Tiny,  # noqa: F811
+    challenge: Tiny,
     mtan: Mtan,
     tmp_path: Path,
     more: list[Any],
@@ -146,7 +112,7 @@ def test_what_cannot_be_trained_together(
     assert outcome.code == 2 and told in outcome.err and outcome.out == "" and not run.exists()
 
 
-def test_an_existing_run_is_not_overwritten(challenge: Tiny, mtan: Mtan, tmp_path: Path) -> None:  # noqa: F811
+def test_an_existing_run_is_not_overwritten(challenge: Tiny, mtan: Mtan, tmp_path: Path) -> None:
     run = tmp_path / "run"
     document(mtan("decathlon", "train", "--data", challenge.store, "--run", run, "--preset", "quickstart", *CHANGES[:-4],
                   "--set", "phases=[{epochs = 1}]", "--json"))  # fmt: skip
