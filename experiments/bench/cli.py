@@ -86,3 +86,22 @@ def dense(
         print(json.dumps(document))
     else:
         work.print_dense(document)
+
+
+@app.command()
+def search(
+    nothings: Annotated[int, typer.Option(help="Trials that do nothing.", min=1)] = 200,
+    trainings: Annotated[int, typer.Option(help="Tiny trainings, each in the search and in the loop.", min=1)] = 40,
+    cores: Annotated[int, typer.Option(help="Trials at once; 0: as many as there are cores.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """What a search with Ray costs beyond its trainings: time per trial, trials per hour, memory of all processes."""
+    import os
+
+    from experiments.bench import search as work
+
+    document = work.measure_search(nothings, trainings, cores or os.cpu_count() or 1)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        work.print_search(document)

@@ -89,14 +89,14 @@ def store_epoch(store: Store, batch: int, seed: int = 0) -> Callable[[], int]:
 
 
 @contextmanager
-def generated() -> Iterator[tuple[Path, Path]]:
-    """A miniature in the official layout and its store, in a temporary folder."""
+def generated(domains: Sequence[str] | None = None) -> Iterator[tuple[Path, Path]]:
+    """A miniature (or some of its domains) in the official layout and its store, in a temporary folder."""
     from decathlon.data.prepare import prepare
     from decathlon.miniature import write_miniature
 
     with TemporaryDirectory() as folder:
         root, store = Path(folder) / "miniature", Path(folder) / "store"
-        write_miniature(root)
+        write_miniature(root, domains=domains)
         prepare(root, store)
         yield root, store
 

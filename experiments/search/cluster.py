@@ -23,16 +23,17 @@ PATIENCE = 15.0  # seconds for an address to answer
 
 
 @contextmanager
-def cluster(address: str | None, resources: ResourcesConfig) -> Iterator[None]:
+def cluster(address: str | None, resources: ResourcesConfig) -> Iterator[Path | None]:
     """Ray on this machine, or on the cluster at `address`; what was started is gone at the end, however that comes.
 
-    Raises UserError for an address that does not answer and for resources that no machine has.
+    Yields the folder that what was started can be told by. Raises
+    UserError for an address that does not answer and for resources that no machine has.
     """
     _quiet()
     with ExitStack() as stack:
-        stack.enter_context(
-            redirect_stdout(sys.stderr)
-        )  # Ray prints what befalls its workers; standard output is for results
+        # Ray prints what befalls its workers; standard output is for results.
+        stack.enter_context(redirect_stdout(sys.stderr))
+        folder = None
         if address is None:
             folder = stack.enter_context(_watched_folder())
             stack.callback(ray.shutdown)
@@ -42,7 +43,7 @@ def cluster(address: str | None, resources: ResourcesConfig) -> Iterator[None]:
             _connect(address)
         stack.enter_context(interruptible())
         _refuse_resources(resources)
-        yield
+        yield folder
 
 
 @contextmanager

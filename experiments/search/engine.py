@@ -22,7 +22,7 @@ from experiments.search.pbt import Population
 from experiments.search.references import references
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
-from experiments.search.storage import Storage, open_storage, refuse_absent, refuse_unwritable
+from experiments.search.storage import Storage, open_storage, refuse_absent, refuse_foreign, refuse_unwritable
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
@@ -68,6 +68,7 @@ def resume(out: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"Expected a search's folder (with search.json), found {out}.")
     where = _read_where(path)
+    refuse_foreign(out, path, *(Path(where["storage"] or out) / name for name in (".", NAME, REPLAY)))
     settings = KIND.parse(read_toml(out / "search.toml"), str(out / "search.toml"))
     check_data(settings, where["data"])
     if where["storage"]:
@@ -109,7 +110,7 @@ def check_data(settings: SearchConfig, data: str) -> None:
 def _run(out: Path, settings: SearchConfig, where: dict[str, Any]) -> dict[str, Any]:
     storage = open_storage(where["storage"] or str(out))
     with watched(settings, _count(settings)):
-        found = _tuner(settings, where["data"], storage).fit()
+        found = tuner(settings, where["data"], storage).fit()
     trials = sorted((summarize(found[place]) for place in range(len(found))), key=lambda trial: trial["trial"])
     left = [trial for trial in trials if trial["status"] == "unfinished"]
     if left or len(trials) < _count(settings):
@@ -128,7 +129,7 @@ def _replay(out: Path, settings: SearchConfig, data: str, storage: Storage, best
     """The metric of one training by the best trial's schedule, from the beginning; None where it fails."""
     config = {"point": best["point"], "lineage": best["lineage"]}
     with watched(settings, 1, REPLAY):
-        result = _tuner(settings, data, storage, REPLAY, config).fit()[0]
+        result = tuner(settings, data, storage, REPLAY, config).fit()[0]
     trial = summarize(result)
     if trial["status"] == "finished":
         return metric_of(trial)
@@ -156,7 +157,9 @@ def _count(settings: SearchConfig) -> int:
     return settings.trials if known is None else len(known)
 
 
-def _tuner(settings: SearchConfig, data: str, storage: Storage, name: str = NAME, replayed: Any = None) -> tune.Tuner:
+def tuner(
+    settings: SearchConfig, data: str, storage: Storage, name: str = NAME, replayed: Any = None, trial: Any = run_trial
+) -> tune.Tuner:
     """The search, or the training again of one trial's configuration; where it was begun before, it goes on."""
     warnings.filterwarnings(
         "ignore", "Consider boosting PBT"
@@ -164,7 +167,7 @@ def _tuner(settings: SearchConfig, data: str, storage: Storage, name: str = NAME
     wanted = settings.resources
     resources = {"cpu": wanted.cpus, "gpu": wanted.gpus}
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, work=Work(settings, data, references(settings, data))), resources
+        tune.with_parameters(trial, work=Work(settings, data, references(settings, data))), resources
     )
     if _begun(storage, name):
         return tune.Tuner.restore(

@@ -150,7 +150,8 @@ class Board:
     def look(self, trials: Sequence[Any], at_once: bool = False) -> None:
         if at_once or time.monotonic() - self._looked >= PAUSE:
             self._looked = time.monotonic()
-            self.show([seen(number, trial) for number, trial in enumerate(trials)])
+            # Ray's order changes when a trial is tried again and when a search goes on; its folder's name does not.
+            self.show([seen(int(trial.storage.trial_dir_name or place), trial) for place, trial in enumerate(trials)])
 
 
 def seen(number: int, trial: Any) -> Seen:

@@ -88,6 +88,15 @@ def refuse_unwritable(storage: Storage, where: str) -> None:
         raise UserError(f"--storage: expected a place to write, found {where}: {_first_line(problem)}.") from None
 
 
+def refuse_foreign(*places: Path) -> None:
+    """Raises UserError where something of a search is another user's: reading Ray's state can run any program."""
+    for place in places:
+        if place.exists() and place.stat().st_uid != os.getuid():
+            raise UserError(
+                f"Expected a search of one's own, as Ray's state can run any program when it is read, found another user's: {place}."
+            )
+
+
 def refuse_absent(storage: Storage, where: str) -> None:
     """Raises UserError where the storage of a search is not there any longer."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow import fs
 from ray.tune import Callback
 
-AFTER = 4  # epochs of the trial that is killed
+AFTER = 3  # epochs of the trial that is killed
 
 
 class Killer(Callback):

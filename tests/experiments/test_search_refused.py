@@ -1,6 +1,7 @@
 """What a search needs and does not find: one sentence, exit code 2, nothing written and nothing left running."""
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def test_no_machine_has_the_resources(challenge: Tiny, place: Place, tmp_path: P
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_resumed(mtan: Mtan, tmp_path: Path, challenge: Tiny) -> None:
+def test_what_cannot_be_resumed(mtan: Mtan, tmp_path: Path, challenge: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(mtan("experiments", "resume", tmp_path), "a search's folder (with search.json)")
     (tmp_path / "search.toml").write_text(HEAD + LR)
     file = tmp_path / "search.json"
@@ -64,3 +65,6 @@ def test_what_cannot_be_resumed(mtan: Mtan, tmp_path: Path, challenge: Tiny) -> 
     assert refused(mtan("experiments", "resume", tmp_path), str(tmp_path / "moved"))
     file.write_text(json.dumps({**where, "data": str(challenge.store), "storage": str(tmp_path / "gone")}))
     assert refused(mtan("experiments", "resume", tmp_path), "was it moved?")
+    file.write_text(json.dumps({**where, "data": str(challenge.store)}))
+    monkeypatch.setattr(os, "getuid", lambda: -1)
+    assert refused(mtan("experiments", "resume", tmp_path), "another user's")
