@@ -109,7 +109,11 @@ class Training(core.Training):
         if self.config.norm == "shared":
             self._reestimate_best()
             self._reestimate(self.network)
-            self.reestimated = self.validate() if self.val_images else {}
+
+    def measure(self) -> None:
+        """With the statistics of each domain that were re-estimated."""
+        if self.config.norm == "shared" and self.val_images:
+            self.reestimated = self.validate()
 
     def _reestimate(self, network: AttentionNetwork) -> None:
         for domain, source in self.train_images.items():

@@ -41,6 +41,9 @@ class Training(ABC):
     def conclude(self) -> None:  # noqa: B027 -- most networks are finished with the last step
         """Do what is left to do with the network after the last step."""
 
+    def measure(self) -> None:  # noqa: B027 -- most runs were measured while they were trained
+        """Look once more at the finished network, on all processes, before the summary is written."""
+
     def load(self, checkpoint: Path) -> None:
         """Take the weights that answer from a checkpoint."""
         load_exactly(self.trainer.training.network, read_tensors(checkpoint, "weights"), str(checkpoint))
@@ -160,6 +163,7 @@ def _run(training: Training, last: Path | None) -> None:
     keep_memory()
     try:
         training.run(last)
+        training.measure()
     except NotFiniteError as problem:
         raise UserError(
             f"{problem.args[0]}: expected a finite loss, found {problem.args[1]} at step {training.trainer.position.steps}; "
