@@ -22,7 +22,7 @@ from experiments.search.pbt import Population
 from experiments.search.references import references
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
-from experiments.search.storage import Storage, open_storage, refuse_absent, refuse_foreign, refuse_unwritable
+from experiments.search.storage import Storage, absolute, open_storage, refuse_absent, refuse_foreign, refuse_unwritable
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
@@ -39,7 +39,7 @@ def search(settings: SearchConfig, data: str, out: Path, address: str | None, st
     check_data(settings, data)
     _refuse_existing(out)
     if storage:
-        storage = _absolute(storage)
+        storage = absolute(storage)
         place = open_storage(storage)
         refuse_unwritable(place, storage)
         if _begun(place):
@@ -49,7 +49,7 @@ def search(settings: SearchConfig, data: str, out: Path, address: str | None, st
         with held(out, "a search"):
             _refuse_existing(out)  # somebody may have been quicker
             write_text(out / "search.toml", dump_config(settings))
-            where = {"data": _absolute(data), "storage": storage, "address": address}
+            where = {"data": absolute(data), "storage": storage, "address": address}
             write_json(out / "search.json", {"format": FORMAT, **where}, indent=2)
             return _run(out, settings, where)
 
@@ -84,11 +84,6 @@ def _read_where(path: Path) -> dict[str, Any]:
         raise UserError(f"Expected what a search wrote, found a damaged file: {path}: {problem}.") from None
     check_format(where, path)
     return dict(where)
-
-
-def _absolute(place: str) -> str:
-    """Workers, and who resumes, stand in other folders."""
-    return place if "://" in place else str(Path(place).absolute())
 
 
 def _begun(storage: Storage, name: str = NAME) -> bool:

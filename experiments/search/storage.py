@@ -13,6 +13,11 @@ from pyarrow import fs
 from mtan_core.errors import UserError
 
 
+def absolute(place: str) -> str:
+    """A folder's whole name, a URI as it is: workers, and who resumes, stand in other folders."""
+    return place if "://" in place else str(Path(place).absolute())
+
+
 class WholeFiles(LocalFileSystem):
     """Local files that take their names when they are whole: Ray writes its state again and again over itself, and a
     search that is killed on the way must not lose it. Object stores are so by nature."""

@@ -15,7 +15,7 @@ from experiments.compare.comparison import Comparison
 from experiments.compare.measured import folder_of
 from experiments.search.cluster import cluster
 from experiments.search.results import error_told
-from experiments.search.storage import open_storage, refuse_unwritable
+from experiments.search.storage import absolute, open_storage, refuse_unwritable
 from experiments.sweep.cell import Job, done, train_cell
 from experiments.sweep.config import KIND, Cell, TableConfig, cells, check_table, configuration, sources
 from experiments.sweep.mirror import Mirror
@@ -42,9 +42,7 @@ class Where:
     def absolute(self) -> "Where":
         """Workers stand in other folders."""
         paths = {name: value for name, value in asdict(self).items() if value and name != "address"}
-        return replace(
-            self, **{name: value if "://" in value else str(Path(value).absolute()) for name, value in paths.items()}
-        )
+        return replace(self, **{name: absolute(value) for name, value in paths.items()})
 
 
 @dataclass(frozen=True)

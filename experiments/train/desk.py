@@ -1,7 +1,7 @@
 """What workers and the command tell each other while a run trains: an actor of Ray's, which outlives a worker that dies."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -93,6 +93,3 @@ def silent(title: str, total: int | None = None, start: int = 0) -> Iterator[Adv
 def never() -> bool:
     """Only the leader is asked whether to stop."""
     return False
-
-
-Stop = Callable[[], bool]

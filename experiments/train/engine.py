@@ -18,6 +18,7 @@ from ray.train.torch import TorchTrainer
 
 from experiments.search.cluster import cluster
 from experiments.search.config import ResourcesConfig
+from experiments.search.storage import absolute
 from experiments.train.desk import new_desk
 from experiments.train.worker import TaskKind, Work, work
 from mtan_core.config import Frozen
@@ -63,7 +64,7 @@ def train_together(
     with cluster(address, resources), _marked(run) as mark:
         _refuse_too_many(workers)
         told = Work(
-            task, config.model_dump(mode="json"), _absolute(data), str(run.absolute()), mark, resume, synchronised
+            task, config.model_dump(mode="json"), absolute(data), str(run.absolute()), mark, resume, synchronised
         )
         _fit(told, workers)
     return dict(json.loads((run / "summary.json").read_text()))
@@ -73,14 +74,13 @@ def check(task: TaskKind, config: Any, data: str, run: Path, workers: Workers, r
     """Put everything together in this process, once, to hear of mistakes before anything starts."""
     from mtan_core.runs import refuse_differences, refuse_existing
 
-    group = Group()
+    group, begun = Group(), resume and (run / "config.toml").exists()
     group.size = workers.count
     if task == "decathlon":
         from decathlon.runs import RunFolder
         from decathlon.training import inherited_specs, prepare_training
 
         folder: Any = RunFolder(run)
-        begun = resume and (run / "config.toml").exists()
         inherited = inherited_specs(folder, config) if begun else []
         start = folder.checkpoint() if inherited else None
         prepare_training(config, data, run, inherited=inherited, start=start, group=group)
@@ -89,16 +89,11 @@ def check(task: TaskKind, config: Any, data: str, run: Path, workers: Workers, r
         from dense_tasks.training import prepare_training as prepare_dense
 
         folder = DenseFolder(run)
-        begun = resume and (run / "config.toml").exists()
         prepare_dense(config, Path(data), run, group=group)
     if begun:
         refuse_differences(folder.config(), config)
     else:
         refuse_existing(run)
-
-
-def _absolute(data: str) -> str:
-    return data if "://" in data else str(Path(data).absolute())
 
 
 @contextmanager
