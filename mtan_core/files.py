@@ -69,6 +69,17 @@ def _refuse_device(path: Path) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an OSError that names no file, as those of Arrow's, name this one."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno is not None:
+            problem.filename = problem.filename or str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it is flushed to disk and takes the place of `path`, on failure it is removed.
 

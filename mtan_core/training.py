@@ -135,8 +135,7 @@ def _resumed(
 ) -> tuple[Training, Path | None] | dict[str, Any]:
     refuse_differences(folder.config(), config)
     recover(folder.checkpoints)
-    if (summary := folder.summary()) is not None:
-        folder.checkpoint()
+    if (summary := folder.summary()) is not None and _answers(folder.checkpoint()):
         return summary
     found = checkpoints(folder.checkpoints)
     last = found[-1] if found else None
@@ -146,6 +145,16 @@ def _resumed(
     else:
         training.start()
     return training, last
+
+
+def _answers(checkpoint: Path) -> bool:
+    """Whether a finished run ends in this checkpoint; where its last one was taken away, it is to be finished again.
+
+    Raises UserError where the weights are damaged, which nobody should learn only when they are needed.
+    """
+    state = read_state(checkpoint)
+    read_tensors(checkpoint, "weights")
+    return bool(state.get("finished") or not state["position"])  # without a position: imported, never trained here
 
 
 def _follow(prepare: Callable[[Path | None], Training], group: Group) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from decathlon.data.problems import Kind, Problem
 from decathlon.data.store import FORMAT, SPLITS
 from decathlon.data.writer import SplitWriter
 from decathlon.specs import Colour
-from mtan_core.files import replacing
+from mtan_core.files import naming, replacing
 
 _NO_STATISTICS = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -81,7 +81,8 @@ class Assembly:
         if self._failed or decoded.image is None or decoded.moments is None:
             return
         label = None if job.split == "test" else int(rows.labels[job.row])
-        self._writer(job.split).append(int(rows.image_ids[job.row]), label, decoded.image)
+        with naming(self._final):
+            self._writer(job.split).append(int(rows.image_ids[job.row]), label, decoded.image)
         moments = self._moments[job.split]
         moments.count += decoded.moments.count
         moments.total += decoded.moments.total
@@ -96,8 +97,9 @@ class Assembly:
         if self._failed:
             self.abort()
             return
-        for split in self.listing.splits:
-            self._writer(split).close(self._metadata(split))
+        with naming(self._final):
+            for split in self.listing.splits:
+                self._writer(split).close(self._metadata(split))
         self._writers = {}
         with replacing(self._final) as temporary:
             self._folder.rename(temporary)

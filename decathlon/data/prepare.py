@@ -16,13 +16,13 @@ from decathlon.data.archives import End
 from decathlon.data.assembly import Assembly
 from decathlon.data.official import Listing, read_listing
 from decathlon.data.pipeline import Boundary, Job, decode_all
-from decathlon.data.problems import Problem
+from decathlon.data.problems import PROBLEMS, Problem
 from decathlon.data.resplit import resplit as divide_anew
 from decathlon.data.sources import Source, Survey, archived_images, find_source, resolve, survey, unpacked_images
 from decathlon.data.store import FORMAT, MARKER, SPLITS, file_metadata
 from decathlon.specs import choose_domains, official_domains
 from mtan_core.errors import UserError
-from mtan_core.files import held, write_json
+from mtan_core.files import held, taken, write_json
 from mtan_core.progress import Advance, progress
 
 OnError = Literal["fail", "skip"]
@@ -93,6 +93,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 def _locked(store: Path) -> Iterator[None]:
     """Hold the store for writing; the temporary folders of a run that was killed are removed first."""
     is_new = not store.exists()
+    _refuse_foreign(store)
     store.mkdir(parents=True, exist_ok=True)
     try:
         with held(store, "a store"):
@@ -102,6 +103,13 @@ def _locked(store: Path) -> Iterator[None]:
     finally:
         if is_new and not any(store.iterdir()):
             store.rmdir()
+
+
+def _refuse_foreign(store: Path) -> None:
+    """Raises UserError for a folder that holds things already, none of which is a store's: the source itself, say."""
+    begun = (store / MARKER).exists() or any(store.glob("*/train.arrow"))
+    if taken(store) and not begun and not (store / PROBLEMS).exists():
+        raise UserError(f"Expected a new folder or a store to write, found something else there: {store}.")
 
 
 class _Run:
@@ -192,9 +200,7 @@ class _Run:
         """Write `store.json`: every finished domain, once no chosen one is missing."""
         if "failed" in self.outcome.states.values():
             return
-        finished = [
-            folder.name for folder in self.store.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-        ]
+        finished = [file.parent.name for file in self.store.glob("[!.]*/train.arrow")]
         if not finished:
             raise UserError(f"Expected images of at least one domain, found none: {self.source}.")
         domains = {name: list(SPLITS) for name in _in_order(finished)}

@@ -18,6 +18,7 @@ Kind = Literal[
     "category outside the list",
 ]
 SHOWN = 20
+PROBLEMS = "problems.json"  # in the store
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from decathlon.data.prepare import Outcome
-from decathlon.data.problems import summary
+from decathlon.data.problems import PROBLEMS, summary
 from decathlon.data.store import file_metadata
 from mtan_core.errors import UserError
 from mtan_core.files import write_json
-
-PROBLEMS = "problems.json"
 
 
 def tell_outcome(outcome: Outcome, store: Path, as_json: bool) -> None:

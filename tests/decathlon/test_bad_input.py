@@ -368,6 +368,7 @@ def test_prepare_on_a_full_disk(mtan: Mtan, challenge: Tiny, small_disk: Callabl
     disk = small_disk(2000)
     outcome = mtan("decathlon", "prepare", challenge.root, disk / "store")
     full(outcome)
+    assert f"{disk / 'store'}/" in outcome.err.splitlines()[-1]  # where
     with pytest.raises(UserError):
         open_store(disk / "store")
     finished = [folder for folder in (disk / "store").iterdir() if folder.is_dir() and folder.name[0] != "."]
@@ -463,6 +464,31 @@ def test_a_finished_run_whose_checkpoints_are_gone_is_no_success(
     shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     refused(mtan("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run", "--resume"), "found none")
+
+
+def test_a_finished_run_whose_weights_are_damaged_is_finished_again(
+    mtan: Mtan, challenge: Tiny, trained: Path, tmp_path: Path
+) -> None:
+    """The damage is told, not taken for success; following the advice ends in the same weights."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    older, last = checkpoints(run / "checkpoints")[-2:]
+    whole = (last / "weights.safetensors").read_bytes()
+    (last / "weights.safetensors").write_bytes(whole[:1000])
+    resume = ("decathlon", "train", "--data", challenge.store, "--run", run, "--resume")
+    refused(mtan(*resume), f"delete the folder {last} to go on from {older.name}")
+    shutil.rmtree(last)
+    assert mtan(*resume).code == 0
+    assert (last / "weights.safetensors").read_bytes() == whole
+
+
+def test_a_folder_of_other_things_is_not_made_a_store(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(challenge.root, tmp_path / "root")
+    before = sorted(tmp_path.rglob("*"))
+    refused(
+        mtan("decathlon", "prepare", tmp_path / "root", tmp_path / "root"), str(tmp_path / "root"), "something else"
+    )
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_another_checkpoint_format_is_refused_by_readers_too(
