@@ -54,6 +54,9 @@ class Group:
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over processes."""
 
+    def meet(self) -> None:
+        """Wait until all processes are here."""
+
 
 ALONE = Group()
 
@@ -94,6 +97,9 @@ class ProcessGroup(Group):
     def average(self, tensors: Sequence[Tensor]) -> None:
         for tensor, summed in zip(tensors, self._in_one_go(tensors), strict=True):
             tensor.copy_(summed.div_(self.size))
+
+    def meet(self) -> None:
+        distributed.barrier()
 
     def _summed(self, gradients: Sequence[Tensor | None], like: Sequence[Tensor] | None) -> list[Tensor | None]:
         """The sums of gradients, some of which this process may lack while others have them.

@@ -92,10 +92,11 @@ def train_run(
     for bad input before anything is written, and when a loss is not finite; Interrupted (after a checkpoint) when the
     trainer's `stop` says so.
 
-    In a group all processes call it; the leader looks at the folder and writes it, and the others follow.
+    In a group all processes call it; the leader looks at the folder and writes it, and the others follow, who may have a
+    copy of the folder as their own.
     """
     if not group.leads:
-        return _follow(prepare, group)
+        return _follow(folder, prepare, group)
     with ExitStack() as until_the_end:
         try:
             begun = _begin(folder, config, prepare, resume, until_the_end)
@@ -105,7 +106,7 @@ def train_run(
         if isinstance(begun, dict):
             return group.told(begun)
         training, last = begun
-        group.told(last)
+        group.told(last.name if last else None)
         _run(training, last)
         return group.told(training.finish())
 
@@ -157,14 +158,15 @@ def _answers(checkpoint: Path) -> bool:
     return bool(state.get("finished") or not state["position"])  # without a position: imported, never trained here
 
 
-def _follow(prepare: Callable[[Path | None], Training], group: Group) -> dict[str, Any]:
+def _follow(folder: Folder[AnyConfig], prepare: Callable[[Path | None], Training], group: Group) -> dict[str, Any]:
     """Train with a leader, who says what from: a checkpoint or nothing; or why not, or the summary of a finished run."""
-    said: UserError | dict[str, Any] | Path | None = group.told(None)
+    said: UserError | dict[str, Any] | str | None = group.told(None)
     if isinstance(said, UserError):
         raise said
     if isinstance(said, dict):
         return said
-    _run(prepare(said), said)
+    last = folder.checkpoints / said if said else None
+    _run(prepare(last), last)
     return group.told({})
 
 

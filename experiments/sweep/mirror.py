@@ -18,6 +18,10 @@ class Mirror:
         place = open_storage(storage)
         self.filesystem, self.folder = place.filesystem, f"{place.path}/{name}"
 
+    def exists(self) -> bool:
+        """Whether there is a copy that is whole."""
+        return bool(self._numbers())
+
     def push(self, run: Path) -> None:
         """Copy a run's folder as it is now; whoever reads meanwhile gets the copy before."""
         before = self._numbers()

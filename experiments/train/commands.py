@@ -11,7 +11,10 @@ from mtan_core.errors import UserError
 
 def train(
     data: Annotated[str, typer.Option(metavar="STORE", help="The image store, or the root of dense data.")],
-    run: Annotated[Path, typer.Option(help="The run's folder, which all machines reach; new unless resumed.")],
+    run: Annotated[
+        Path,
+        typer.Option(help="The run's folder, which all machines reach if there is no --storage; new unless resumed."),
+    ],
     workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
     min_workers: Annotated[
         int | None, typer.Option(min=1, help="Train with as few as these where no more can be had (elastic).")
@@ -37,6 +40,12 @@ def train(
         str | None,
         typer.Option(help="A Ray cluster: HOST:PORT, ray://HOST:PORT or auto (default: this machine alone)."),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the run is copied, for machines without a common disk: a folder or URI that all reach."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint; without one, start anew.")
     ] = False,
@@ -53,12 +62,16 @@ def train(
         from decathlon.config import KIND
     else:
         from dense_tasks.config import KIND  # type: ignore[assignment]
+    if storage and resume:
+        from experiments.train.copies import settle
+
+        settle(storage, run)
     short = {"method": method, "weighting.kind": weighting}
     settings = resolve(KIND, preset, config, changes or [], short, run, resume)
     from experiments.train.engine import Workers, train_together
 
     how = Workers(workers, min_workers, cpus, gpus, restarts)
-    summary = train_together(task, settings, data, run, how, resume, sync_norm, address)  # type: ignore[arg-type]
+    summary = train_together(task, settings, data, run, how, resume, sync_norm, address, storage)  # type: ignore[arg-type]
     if as_json:
         print(json.dumps(summary))
         return

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from pyarrow import fs
 from ray import train
 from ray.train.torch import TorchTrainer
 
 from experiments.search.cluster import cluster
 from experiments.search.config import ResourcesConfig
-from experiments.search.storage import absolute
+from experiments.search.storage import Storage, absolute, open_storage
+from experiments.train.copies import copies_in, refuse_copy, remove_leftovers
 from experiments.train.desk import new_desk
 from experiments.train.worker import TaskKind, Work, work
 from mtan_core.config import Frozen
 from mtan_core.errors import UserError
-from mtan_core.files import LOCK
+from mtan_core.files import LOCK, held
 from mtan_core.parallel import Group
 from mtan_core.progress import progress
 from mtan_core.stopping import INTERRUPTED
@@ -54,20 +56,38 @@ def train_together(
     resume: bool = False,
     synchronised: bool = True,
     address: str | None = None,
+    storage: str | None = None,
 ) -> dict[str, Any]:
     """Train a run in several processes; returns its summary. Raises UserError for bad input before anything is started.
 
-    The batch of the configuration is that of all processes together.
+    The batch of the configuration is that of all processes together. Without a `storage` they all write and read `run`
+    itself; with one they pass copies on there, the last of which is brought to `run` at the end.
     """
     check(task, config, data, run, workers, resume)
+    if storage and not resume:
+        refuse_copy(storage)
     resources = ResourcesConfig(cpus=workers.cpus, gpus=workers.gpus)
-    with cluster(address, resources), _marked(run) as mark:
+    with cluster(address, resources) as scratch, _marked(run) as mark, _fetched(storage, run):
         _refuse_too_many(workers)
         told = Work(
-            task, config.model_dump(mode="json"), absolute(data), str(run.absolute()), mark, resume, synchronised
-        )
+            task, config.model_dump(mode="json"), absolute(data), str(run.absolute()), mark, resume, synchronised,
+            absolute(storage) if storage else None, str(scratch) if scratch else None,
+        )  # fmt: skip
         _fit(told, workers)
     return dict(json.loads((run / "summary.json").read_text()))
+
+
+@contextmanager
+def _fetched(storage: str | None, run: Path) -> Iterator[None]:
+    """Bring the last copy of a run home, however its training ends."""
+    if storage is None:
+        yield
+        return
+    with held(run, "a run"):
+        try:
+            yield
+        finally:
+            copies_in(storage).pull(run)
 
 
 def check(task: TaskKind, config: Any, data: str, run: Path, workers: Workers, resume: bool) -> None:
@@ -101,20 +121,26 @@ def _marked(run: Path) -> Iterator[str]:
     """Yield the name of a file in the run's folder by which workers know that they reach it."""
     there = run.exists()
     run.mkdir(parents=True, exist_ok=True)
+    with held(run, "a run"):
+        remove_leftovers(open_storage(str(run)))
     mark = run / f".tmp-{secrets.token_hex(4)}-reached"
     mark.touch()
     try:
         yield mark.name
     finally:
         mark.unlink(missing_ok=True)
-        shutil.rmtree(run / _ray_folder(mark.name), ignore_errors=True)
         if not there and not any(child.name != LOCK for child in run.iterdir()):
             shutil.rmtree(run)
 
 
 def _ray_folder(mark: str) -> str:
-    """What Ray Train writes of its own into the run's folder while it lasts."""
+    """What Ray Train writes of its own beside the run or its copies while it lasts."""
     return f"{mark}-ray"
+
+
+def _remove(place: Storage, name: str) -> None:
+    if place.filesystem.get_file_info(f"{place.path}/{name}").type != fs.FileType.NotFound:
+        place.filesystem.delete_dir(f"{place.path}/{name}")
 
 
 def _refuse_too_many(workers: Workers) -> None:
@@ -132,7 +158,7 @@ def _refuse_too_many(workers: Workers) -> None:
 
 def _fit(told: Work, workers: Workers) -> None:
     """Let Ray run the workers, and show how far they are. Raises UserError for what they refused."""
-    desk = new_desk()
+    desk, place = new_desk(), open_storage(told.storage or told.run)
     trainer = TorchTrainer(
         work,
         train_loop_config={"work": told, "desk": desk},
@@ -142,13 +168,16 @@ def _fit(told: Work, workers: Workers) -> None:
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=train.RunConfig(
-            name=_ray_folder(told.mark), storage_path=told.run,
+            name=_ray_folder(told.mark), storage_path=place.path, storage_filesystem=place.filesystem,
             failure_config=train.FailureConfig(max_failures=workers.restarts),
         ),
     )  # fmt: skip
-    with ThreadPoolExecutor(1) as pool, _stopping(desk):
-        fitted = pool.submit(trainer.fit)
-        _watch(fitted, desk)
+    try:
+        with ThreadPoolExecutor(1) as pool, _stopping(desk):
+            fitted = pool.submit(trainer.fit)
+            _watch(fitted, desk)
+    finally:
+        _remove(place, _ray_folder(told.mark))
     standing = ray.get(desk.read.remote())
     if standing.mistake:
         raise UserError(standing.mistake)

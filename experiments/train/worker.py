@@ -1,11 +1,15 @@
 """One worker's part of a data-parallel run: the training that `mtan decathlon train` and `mtan dense train` do."""
 
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.train.copies import copies_in
 from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.loop import Interrupted, Report, report_nothing
 from mtan_core.parallel import Group, ProcessGroup
 
 TaskKind = Literal["decathlon", "dense"]
@@ -13,7 +17,11 @@ TaskKind = Literal["decathlon", "dense"]
 
 @dataclass(frozen=True)
 class Work:
-    """What all workers are told. `mark` lies in the run's folder, for those who reach it."""
+    """What all workers are told.
+
+    `mark` lies in the run's folder, for those who reach it. With a `storage` nobody needs to: each worker has a copy of its
+    own, in `scratch` (None: where its machine has temporary files).
+    """
 
     task: TaskKind
     config: dict[str, Any]
@@ -22,6 +30,8 @@ class Work:
     mark: str
     resume: bool
     synchronised: bool
+    storage: str | None = None
+    scratch: str | None = None
 
 
 def work(settings: dict[str, Any]) -> None:
@@ -53,22 +63,57 @@ def work(settings: dict[str, Any]) -> None:
 def _train(told: Work, group: Group, desk: Any, again: bool) -> None:
     from experiments.train.desk import Telling, never, silent
 
-    if not (Path(told.run) / told.mark).exists():
-        raise UserError(
-            f"--run: expected a folder that all machines reach, found none of that name on one: {told.run}."
-        )
     telling = Telling(desk) if group.leads else None
     options: dict[str, Any] = {
         "resume": told.resume or again, "stop": telling.stop if telling else never,
         "group": group, "show": telling.show if telling else silent,
     }  # fmt: skip
-    if told.task == "decathlon":
-        from decathlon.config import parse_config
-        from decathlon.training import train as train_decathlon
+    with _folder(told, group) as run, _copied(told, run, group) as options["report"]:
+        if told.task == "decathlon":
+            from decathlon.config import parse_config
+            from decathlon.training import train as train_decathlon
 
-        train_decathlon(parse_config(told.config, "here"), told.data, Path(told.run), **options)
-    else:
-        from dense_tasks.config import KIND
-        from dense_tasks.training import train as train_dense
+            train_decathlon(parse_config(told.config, "here"), told.data, run, **options)
+        else:
+            from dense_tasks.config import KIND
+            from dense_tasks.training import train as train_dense
 
-        train_dense(KIND.parse(told.config, "here"), Path(told.data), Path(told.run), **options)
+            train_dense(KIND.parse(told.config, "here"), Path(told.data), run, **options)
+
+
+@contextmanager
+def _folder(told: Work, group: Group) -> Iterator[Path]:
+    """The run's folder as this worker knows it. Raises UserError where it is not the one that all know."""
+    if told.storage is None:
+        if not (Path(told.run) / told.mark).exists():
+            raise UserError(
+                f"--run: expected a folder that all machines reach, found none of that name on one: {told.run} "
+                f"(or name a --storage)."
+            )
+        yield Path(told.run)
+        return
+    with tempfile.TemporaryDirectory(prefix="mtan-run-", dir=told.scratch) as place:
+        run = Path(place) / "run"
+        copies_in(told.storage).pull(run)
+        group.meet()  # a new copy is written only when nobody reads the old one any longer
+        yield run
+
+
+@contextmanager
+def _copied(told: Work, run: Path, group: Group) -> Iterator[Report]:
+    """What is to be told of each epoch; with a storage the leader copies the run there, and once more at its end or stop."""
+    if told.storage is None or not group.leads:
+        yield report_nothing
+        return
+    copies = copies_in(told.storage)
+
+    def report(rows: Sequence[Any], checkpoint: Path | None) -> None:
+        if checkpoint:
+            copies.push(run)
+
+    try:
+        yield report
+    except Interrupted:
+        copies.push(run)
+        raise
+    copies.push(run)

@@ -1,12 +1,9 @@
 """Searches whose state and checkpoints lie in an object store, here moto's S3 server on this machine."""
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
 from decathlon.config import load_config
@@ -16,20 +13,6 @@ from mtan_core.errors import UserError
 from tests.conftest import Mtan
 from tests.decathlon.conftest import Tiny
 from tests.experiments.searching import HEAD, LR, Place, epochs_of, lines_of, went_on, written
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server for this process and those it starts; yields HOST:PORT."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1",
-                        "ENDPOINT_URL": f"http://{host}:{port}"}.items():  # fmt: skip
-        monkeypatch.setenv(f"AWS_{name}", value)
-    yield f"{host}:{port}"
-    server.stop()
 
 
 def test_a_killed_search_goes_on_from_an_object_store(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from pyarrow import fs
 
 from decathlon.config import load_config
 from decathlon.training import train
+from experiments.search.storage import open_storage
 from experiments.search.watchdog import members
+from experiments.train.copies import copies_in
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny
 from tests.experiments.searching import Place, command, wait_until
@@ -71,6 +75,42 @@ def test_a_run_outlives_a_killed_worker_and_is_stopped_and_resumed(
     assert (alone["steps"], alone["images"]) == (summary["steps"], summary["images"])
     assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in (tmp_path / "alone").iterdir())
     wait_until(lambda: not place.left(), 30)
+
+
+def test_a_run_goes_on_from_an_object_store(challenge: Tiny, mtan: Mtan, tmp_path: Path, place: Place, s3: str) -> None:
+    """Its command and all workers die, and its folder is lost; what was copied goes on, to the end of an unbroken run."""
+    run, where = tmp_path / "run", "s3://bucket/runs/one?allow_bucket_creation=true"
+    whole = ("--storage", where)
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(words(challenge.store, run, *whole), stdout=log, stderr=log, env=place.environment())
+        wait_until(lambda: driver.poll() is not None or copied(where), 150)
+        driver.kill()
+        driver.wait(60)
+    assert copied(where), (tmp_path / "log").read_text()
+    wait_until(lambda: not place.left(), 30)
+    assert not (run / "config.toml").exists()
+    shutil.rmtree(run)
+    other = mtan("experiments", *words(challenge.store, run, *whole)[4:])
+    assert other.code == 2 and "--storage: expected a place without a run" in other.err and not run.exists()
+    resume = command("train", "--data", challenge.store, "--run", run, "--workers", 2, *whole, "--resume", "--json")
+    done = subprocess.run(resume, capture_output=True, text=True, timeout=300, check=False, env=place.environment())
+    assert done.returncode == 0, done.stderr
+    metrics = pd.read_parquet(run / "metrics.parquet")
+    for _, rows in metrics.groupby("domain"):
+        assert rows["epoch"].tolist() == list(range(1, EPOCHS + 1))
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((run / "summary.json").read_text()) and summary["workers"] == 2
+    storage = open_storage(where)
+    left = storage.filesystem.get_file_info(fs.FileSelector(storage.path))
+    assert [info.base_name for info in left] == ["run"]  # also of the command that was killed
+    wait_until(lambda: not place.left(), 30)
+
+
+def copied(where: str) -> bool:
+    try:
+        return copies_in(where).exists()
+    except OSError:  # there is no bucket yet
+        return False
 
 
 def test_a_worker_s_mistake_is_one_sentence_and_not_tried_again(
