@@ -13,13 +13,14 @@ from typing import Any
 
 from decathlon.training import train
 from experiments.bench.data import generated
-from experiments.search.cluster import cluster
-from experiments.search.config import Dimension, ResourcesConfig, SearchConfig, trial_config
+from experiments.cluster.resources import ResourcesConfig
+from experiments.cluster.session import cluster
+from experiments.cluster.storage import open_storage
+from experiments.cluster.watchdog import members
+from experiments.search.config import Dimension, SearchConfig, trial_config
 from experiments.search.engine import tuner
 from experiments.search.space import drawn
-from experiments.search.storage import open_storage
 from experiments.search.trial import Work, run_trial
-from experiments.search.watchdog import members
 from mtan_core.progress import progress
 
 # Trainings of about a second: what Ray adds is to be seen beside them.

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from decathlon.config import KIND as DECATHLON
 from dense_tasks.config import KIND as DENSE
+from experiments.cluster.resources import ResourcesConfig
 from mtan_core import config as core
 from mtan_core.config import Frozen
 from mtan_core.errors import UserError
@@ -79,13 +80,6 @@ class SchedulerConfig(Frozen):
     factors: tuple[PositiveFloat, ...] = Field(
         (0.8, 1.25), min_length=1, description="pbt: by one of which it is moved"
     )
-
-
-class ResourcesConfig(Frozen):
-    """What one trial takes. Its `threads` are its CPUs."""
-
-    cpus: PositiveFloat = Field(1.0, description="CPUs of a trial")
-    gpus: NonNegativeFloat = Field(0.0, description="GPUs of a trial; fractions share one")
 
 
 class SearchConfig(Frozen):

@@ -14,7 +14,15 @@ from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
-from experiments.search.cluster import cluster
+from experiments.cluster.session import cluster
+from experiments.cluster.storage import (
+    Storage,
+    absolute,
+    open_storage,
+    refuse_absent,
+    refuse_foreign,
+    refuse_unwritable,
+)
 from experiments.search.config import KIND, SearchConfig, total_epochs, trial_config
 from experiments.search.figures import draw_figures
 from experiments.search.live import Board, shown
@@ -22,7 +30,6 @@ from experiments.search.pbt import Population
 from experiments.search.references import references
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
-from experiments.search.storage import Storage, absolute, open_storage, refuse_absent, refuse_foreign, refuse_unwritable
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError

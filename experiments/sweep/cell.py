@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.sweep.mirror import Mirror
+from experiments.cluster.mirror import Mirror
 from mtan_core.config import Frozen
 from mtan_core.errors import UserError
 from mtan_core.files import held

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from decathlon.config import KIND as DECATHLON
 from dense_tasks.config import KIND as DENSE
-from experiments.search.config import Point, ResourcesConfig, Value, toml_value
+from experiments.cluster.resources import ResourcesConfig
+from experiments.search.config import Point, Value, toml_value
 from mtan_core import config as core
 from mtan_core.config import Frozen, Names, read_toml
 from mtan_core.errors import UserError, nearest

@@ -11,14 +11,14 @@ from typing import Any
 
 import ray
 
+from experiments.cluster.mirror import Mirror
+from experiments.cluster.session import cluster
+from experiments.cluster.storage import absolute, open_storage, refuse_unwritable
 from experiments.compare.comparison import Comparison
 from experiments.compare.measured import folder_of
-from experiments.search.cluster import cluster
 from experiments.search.results import error_told
-from experiments.search.storage import absolute, open_storage, refuse_unwritable
 from experiments.sweep.cell import Job, done, train_cell
 from experiments.sweep.config import KIND, Cell, TableConfig, cells, check_table, configuration, sources
-from experiments.sweep.mirror import Mirror
 from experiments.sweep.results import compared, write_tables
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError, nearest

@@ -4,10 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from pyarrow import fs
-
-from experiments.search.storage import Storage, open_storage, refuse_unwritable
-from experiments.sweep.mirror import Mirror
+from experiments.cluster.mirror import Mirror
+from experiments.cluster.storage import open_storage, refuse_unwritable, remove_leftovers
 from mtan_core.checkpoint import checkpoints, step_of
 from mtan_core.errors import UserError
 from mtan_core.files import held
@@ -24,15 +22,6 @@ def refuse_copy(storage: str) -> None:
     refuse_unwritable(open_storage(storage), storage)
     if copies_in(storage).exists():
         raise UserError(f"--storage: expected a place without a run, found one: {storage} ({RESUMABLE}).")
-
-
-def remove_leftovers(place: Storage) -> None:
-    """Remove what a command that was killed could not."""
-    for info in place.filesystem.get_file_info(fs.FileSelector(place.path)):
-        if info.base_name.startswith(".tmp-") and info.type == fs.FileType.Directory:
-            place.filesystem.delete_dir(info.path)
-        elif info.base_name.startswith(".tmp-"):
-            place.filesystem.delete_file(info.path)
 
 
 def settle(storage: str, run: Path) -> None:

@@ -17,10 +17,10 @@ from pyarrow import fs
 from ray import train
 from ray.train.torch import TorchTrainer
 
-from experiments.search.cluster import cluster
-from experiments.search.config import ResourcesConfig
-from experiments.search.storage import Storage, absolute, open_storage
-from experiments.train.copies import copies_in, refuse_copy, remove_leftovers
+from experiments.cluster.resources import ResourcesConfig
+from experiments.cluster.session import cluster
+from experiments.cluster.storage import Storage, absolute, open_storage, remove_leftovers
+from experiments.train.copies import copies_in, refuse_copy
 from experiments.train.desk import new_desk
 from experiments.train.worker import TaskKind, Work, work
 from mtan_core.config import Frozen

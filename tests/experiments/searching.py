@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.search.watchdog import members
+from experiments.cluster.watchdog import members
 from tests.decathlon.conftest import TINY
 
 HEAD = f'preset = "quickstart"\nset = {json.dumps(TINY)}\n'

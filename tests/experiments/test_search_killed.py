@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ray.cluster_utils import Cluster
 
-from experiments.search.cluster import OBJECTS
-from experiments.search.watchdog import kill, members
+from experiments.cluster.session import OBJECTS
+from experiments.cluster.watchdog import kill, members
 from tests.decathlon.conftest import Tiny
 from tests.experiments.searching import LONG, LR, Place, epochs_of, lines_of, went_on, written
 

@@ -8,7 +8,7 @@ from pyarrow import fs
 
 from decathlon.config import load_config
 from decathlon.training import train
-from experiments.search.storage import open_storage, refuse_unwritable
+from experiments.cluster.storage import open_storage, refuse_unwritable
 from mtan_core.errors import UserError
 from tests.conftest import Mtan
 from tests.decathlon.conftest import Tiny

@@ -12,9 +12,9 @@ import pytest
 
 from decathlon.config import load_config
 from decathlon.training import train
-from experiments.search.stopping import interruptible
+from experiments.cluster.mirror import Mirror
+from experiments.cluster.stopping import interruptible
 from experiments.sweep.config import cells, configuration, read_table, rows_of, shipped, sources
-from experiments.sweep.mirror import Mirror
 from mtan_core.methods import methods
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny, challenge  # noqa: F401 -- a fixture

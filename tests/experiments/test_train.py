@@ -14,8 +14,8 @@ from pyarrow import fs
 
 from decathlon.config import load_config
 from decathlon.training import train
-from experiments.search.storage import open_storage
-from experiments.search.watchdog import members
+from experiments.cluster.storage import open_storage
+from experiments.cluster.watchdog import members
 from experiments.train.copies import copies_in
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny

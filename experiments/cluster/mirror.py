@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-from experiments.search.storage import open_storage
+from experiments.cluster.storage import open_storage
 from mtan_core.files import LOCK, replacing
 
 WHOLE = ".whole"  # the mark of a copy that is complete, written last

@@ -13,9 +13,9 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayError
 
-from experiments.search import watchdog
-from experiments.search.config import ResourcesConfig
-from experiments.search.stopping import interruptible
+from experiments.cluster import watchdog
+from experiments.cluster.resources import ResourcesConfig
+from experiments.cluster.stopping import interruptible
 from mtan_core.errors import UserError
 
 OBJECTS = 100 * 2**20  # bytes of Ray's object store: nothing but settings goes through it

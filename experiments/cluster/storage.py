@@ -93,6 +93,15 @@ def refuse_unwritable(storage: Storage, where: str) -> None:
         raise UserError(f"--storage: expected a place to write, found {where}: {_first_line(problem)}.") from None
 
 
+def remove_leftovers(place: Storage) -> None:
+    """Remove what a command that was killed could not."""
+    for info in place.filesystem.get_file_info(fs.FileSelector(place.path)):
+        if info.base_name.startswith(".tmp-") and info.type == fs.FileType.Directory:
+            place.filesystem.delete_dir(info.path)
+        elif info.base_name.startswith(".tmp-"):
+            place.filesystem.delete_file(info.path)
+
+
 def refuse_foreign(*places: Path) -> None:
     """Raises UserError where something of a search is another user's: reading Ray's state can run any program."""
     for place in places:

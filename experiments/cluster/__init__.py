@@ -1,0 +1,1 @@
+"""What all runs by Ray share: Ray itself, started and gone again, and places that all machines reach."""
