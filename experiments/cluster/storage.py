@@ -94,8 +94,8 @@ def refuse_unwritable(storage: Storage, where: str) -> None:
 
 
 def remove_leftovers(place: Storage) -> None:
-    """Remove what a command that was killed could not."""
-    for info in place.filesystem.get_file_info(fs.FileSelector(place.path)):
+    """Remove what Ray writes of its own while a run lasts, and what a command that was killed could not."""
+    for info in place.filesystem.get_file_info(fs.FileSelector(place.path, allow_not_found=True)):
         if info.base_name.startswith(".tmp-") and info.type == fs.FileType.Directory:
             place.filesystem.delete_dir(info.path)
         elif info.base_name.startswith(".tmp-"):

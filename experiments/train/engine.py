@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pyarrow import fs
 from ray import train
 from ray.train.torch import TorchTrainer
 
 from experiments.cluster.resources import ResourcesConfig
 from experiments.cluster.session import cluster
-from experiments.cluster.storage import Storage, absolute, open_storage, remove_leftovers
+from experiments.cluster.storage import absolute, open_storage, remove_leftovers
 from experiments.train.copies import copies_in, refuse_copy
 from experiments.train.desk import new_desk
 from experiments.train.worker import TaskKind, Work, work
@@ -133,16 +132,6 @@ def _marked(run: Path) -> Iterator[str]:
             shutil.rmtree(run)
 
 
-def _ray_folder(mark: str) -> str:
-    """What Ray Train writes of its own beside the run or its copies while it lasts."""
-    return f"{mark}-ray"
-
-
-def _remove(place: Storage, name: str) -> None:
-    if place.filesystem.get_file_info(f"{place.path}/{name}").type != fs.FileType.NotFound:
-        place.filesystem.delete_dir(f"{place.path}/{name}")
-
-
 def _refuse_too_many(workers: Workers) -> None:
     """Raises UserError for more workers than the machines have room for, who would be waited for without end."""
     wanted = {"CPU": workers.cpus, "GPU": workers.gpus}
@@ -168,7 +157,7 @@ def _fit(told: Work, workers: Workers) -> None:
             resources_per_worker={"CPU": workers.cpus} | ({"GPU": workers.gpus} if workers.gpus else {}),
         ),
         run_config=train.RunConfig(
-            name=_ray_folder(told.mark), storage_path=place.path, storage_filesystem=place.filesystem,
+            name=f"{told.mark}-ray", storage_path=place.path, storage_filesystem=place.filesystem,
             failure_config=train.FailureConfig(max_failures=workers.restarts),
         ),
     )  # fmt: skip
@@ -177,7 +166,7 @@ def _fit(told: Work, workers: Workers) -> None:
             fitted = pool.submit(trainer.fit)
             _watch(fitted, desk)
     finally:
-        _remove(place, _ray_folder(told.mark))
+        remove_leftovers(place)
     standing = ray.get(desk.read.remote())
     if standing.mistake:
         raise UserError(standing.mistake)

@@ -1,4 +1,4 @@
-"""A place for searches, which leave nothing in it."""
+"""A place for searches, which leave nothing in it, and a server of object storage."""
 
 import logging
 import shutil
