@@ -20,10 +20,13 @@ def test_a_killed_search_is_finished_without_running_finished_trials_again(
 ) -> None:
     config = written(tmp_path, LONG + "trials = 3\nconcurrency = 1\n" + LR)
     out = tmp_path / "out"
-    killed = place.killed({"Driver": 1}, "search", config, "--data", challenge.store, "--out", out)
+    ended = place.killed({"Ended": 0}, "search", config, "--data", challenge.store, "--out", out)
+    assert ended.done.returncode == -9
+    killed = place.killed({"Driver": 1}, "resume", out)
     assert killed.done.returncode == -9 and not (out / "trials.parquet").exists()
     first, second, *_ = lines_of(out)
-    assert len(first) == 12 and 1 < len(second) < 12
+    assert first[-1]["epoch"] == 12 and 1 < len(second) < 12
+    assert all(line["epoch"] > 9 for line in first[12:])  # what Ray's state did not know yet, if anything, came again
     stopped = place.killed({"Stop": 2}, "resume", out, "--json")
     assert stopped.done.returncode == 130 and stopped.done.stdout == "" and "resume" in stopped.done.stderr
     done = place.command("resume", out, "--json")
