@@ -35,8 +35,9 @@ install: .venv/.installed  ## make .venv with `mtan` in it (skipped when it is t
 quickstart: install  ## the main job on a generated miniature, start to finish, into quickstart/
 	$(BIN)/mtan quickstart --out quickstart
 
+# Two processes of one thread each: most tests train networks too small for more.
 test: lint types  ## install, lint, check types and run the whole suite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.installed-dev  ## check style and format
 	$(BIN)/ruff check .
