@@ -4,6 +4,7 @@ What is drawn can be had as plain data (`axes_of`, `importance`, `ends`), for ot
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY = "#b0b0b0"
+LINE = 64  # characters of a note below a figure
 
 
 @dataclass(frozen=True)
@@ -194,8 +196,10 @@ def importance_bars(path: Path, search: SearchConfig, table: "pd.DataFrame") -> 
         bars = axes.barh(list(shares), [100 * share for share in shares.values()], color=COLOURS[0], height=0.65)
         axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=8)
         axes.grid(visible=False, axis="y")
-        left_out = f"; not in all of them: {', '.join(found.left_out)}" if found.left_out else ""
-        axes.set(xlim=(0, 112), xlabel=f"share of the variance explained{left_out} (%)")
+        lines = ["share of the variance explained (%)"]
+        if found.left_out:  # as a key that depends on another one's value is
+            lines += textwrap.wrap(f"without those that not all trials have: {', '.join(found.left_out)}", LINE)
+        axes.set(xlim=(0, 112), xlabel="\n".join(lines))
         axes.set_title(f"What {search.metric} depends on (fANOVA, {found.trials} trials after epoch {found.epoch})")
 
 
