@@ -23,6 +23,7 @@ from experiments.cluster.storage import (
     refuse_foreign,
     refuse_unwritable,
 )
+from experiments.search.actors import outlive_memory
 from experiments.search.config import KIND, SearchConfig, total_epochs, trial_config
 from experiments.search.figures import draw_figures
 from experiments.search.live import Board, shown
@@ -166,6 +167,7 @@ def tuner(
     warnings.filterwarnings(
         "ignore", "Consider boosting PBT"
     )  # whose processes, left in the middle, are not used again
+    outlive_memory()
     wanted = settings.resources
     resources = {"cpu": wanted.cpus, "gpu": wanted.gpus}
     trainable = tune.with_resources(

@@ -12,6 +12,7 @@ from mtan_core.files import replacing, write_json, write_text
 
 FORMAT = 1
 BEST, SCHEDULE, LINEAGE = "best.toml", "best_schedule.toml", "lineage.json"
+NO_MEMORY = "Ray ended the process, as the machine ran low on memory."
 Trial = dict[str, Any]  # trial, point, status, error, seconds, epochs: rows
 
 
@@ -56,6 +57,8 @@ def error_told(error: Exception | None) -> str | None:
     """The last line that says something: Ray wraps the trial's exception in its traceback."""
     if error is None:
         return None
+    if "running low on memory" in str(error):  # Ray's words, at whose end is advice on its own variables
+        return NO_MEMORY
     cause = getattr(error, "cause", None)
     lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
     return lines[-1].removeprefix("mtan_core.errors.UserError: ") if lines else type(error).__name__
