@@ -95,6 +95,11 @@ def _arrays(root: Path, frame: SourceFrame, size: Size, labels: np.ndarray) -> M
         raise UserError(
             f"{root}: expected colour, labels and disparity of one size for {frame.name['frame']}, found {shapes}."
         )
+    if ids.dtype != np.uint8 or image.dtype != np.uint8 or disparity.dtype.itemsize < 2:
+        bits = ", ".join(str(8 * array.dtype.itemsize) for array in (image, ids, disparity))
+        raise UserError(
+            f"{root}: expected colour and labels of 8 bits and disparity of 16 for {frame.name['frame']}, found {bits}."
+        )
     return {
         "image": resize_image(image, size),
         "label": labels[resize_nearest(ids, size)],

@@ -141,6 +141,17 @@ def test_the_greatest_disparity_is_that_of_the_authors_files() -> None:
     )
 
 
+def replace(folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray | None]) -> None:
+    """Put a changed data set into the labelled file, or a group where there is none."""
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as file:
+        values, kind = change(file[name][()]), file[name].dtype
+        del file[name]
+        if values is None:
+            file.create_group(name)
+        else:
+            file.create_dataset(name, data=values, dtype=kind if kind == h5py.ref_dtype else values.dtype)
+
+
 NYU_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not HDF5": (
         lambda f: savemat(f / "nyu_depth_v2_labeled.mat", {"images": np.zeros(3)}),
@@ -155,6 +166,16 @@ NYU_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no class map": (lambda f: (f / "classMapping40.mat").unlink(), "Expected classMapping40.mat in"),
     "splits of nothing known": (lambda f: savemat(f / "splits.mat", {"a": 1}), "expected the variable 'trainNdxs', found a"),
     "splits that are no MATLAB file": (lambda f: (f / "splits.mat").write_text("x" * 500), "expected a MATLAB file"),
+    "splits of a few bytes": (lambda f: (f / "splits.mat").write_text("x"), "expected a MATLAB file"),
+    "half of the splits": (
+        lambda f: (f / "splits.mat").write_bytes((f / "splits.mat").read_bytes()[:250]), "expected a MATLAB file"
+    ),
+    "splits that are text": (
+        lambda f: savemat(f / "splits.mat", {"trainNdxs": "one", "testNdxs": [[2]]}), "whole numbers in trainNdxs"
+    ),
+    "splits that are undefined": (
+        lambda f: savemat(f / "splits.mat", {"trainNdxs": [[1]], "testNdxs": [[np.nan]]}), "whole numbers in testNdxs"
+    ),
     "a frame beyond the file": (
         lambda f: savemat(f / "splits.mat", {"trainNdxs": [[1], [9]], "testNdxs": [[2]]}),
         "expected frames from 1 to 5, found 9",
@@ -167,6 +188,20 @@ NYU_MISTAKES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: savemat(f / "classMapping40.mat", {"mapClass": np.ones((1, 40))}),
         "expected 894 numbers from 1 to 40",
     ),
+    "a class map of text": (
+        lambda f: savemat(f / "classMapping40.mat", {"mapClass": "none"}), "expected whole numbers in mapClass"
+    ),
+    "an empty map to 13": (
+        lambda f: savemat(f / "class13Mapping.mat", {"classMapping13": np.empty((0, 0), dtype=object)}),
+        "expected whole numbers in classMapping13",
+    ),
+    "images of 16 bits": (
+        lambda f: replace(f, "images", lambda images: images.astype(np.uint16)), "expected images of uint8, found uint16"
+    ),
+    "a group in place of images": (
+        lambda f: replace(f, "images", lambda images: None), "expected the data set 'images'"
+    ),
+    "fewer scenes than frames": (lambda f: replace(f, "scenes", lambda scenes: scenes[:, :2]), "found 2"),
     "another map to 13": (
         lambda f: savemat(f / "class13Mapping.mat", {"classMapping13": {"labels": np.ones((1, 9))}}),
         "expected 40 numbers from 1 to 13",
@@ -212,6 +247,39 @@ def test_a_file_that_is_damaged_inside(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged at frame 5"):
         write_root(nyuv2_source(path), tmp_path / "root")
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        (
+            "labels",
+            np.full((5, 128, 96), 895, dtype=np.uint16),
+            "a label of 895 where the official numbers are 0 to 894",
+        ),
+        ("labels", np.full((5, 128, 96), -1, dtype=np.int16), "a label of -1 where"),
+        ("normals", np.full((5, 3, 128, 96), 2, dtype=np.float32), "12288 normals not of unit length"),
+        ("normals", np.full((5, 3, 128, 96), np.nan, dtype=np.float32), "a normal that is NaN"),
+    ],
+)
+def test_numbers_that_the_official_files_do_not_hold(name: str, values: np.ndarray, told: str, tmp_path: Path) -> None:
+    path = official.write_nyuv2(tmp_path / "source") / "nyu_depth_v2_labeled.mat"
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        file[name] = values
+    with pytest.raises(UserError, match=f"found frame 5 with {told}"):
+        write_root(nyuv2_source(path, (96, 128)), tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(("kind", "values"), [("gtFine", np.uint16(300)), ("disparity", np.uint8(9))])
+def test_cityscapes_numbers_of_another_width(kind: str, values: np.generic, tmp_path: Path) -> None:
+    folder = official.write_cityscapes(tmp_path / "source")
+    file = next((folder / kind / "val/lindau").iterdir())
+    Image.fromarray(np.full((official.CITY_HEIGHT, official.CITY_WIDTH), values)).save(file)
+    with pytest.raises(UserError, match="colour and labels of 8 bits and disparity of 16 for lindau_000000_000019"):
+        write_root(cityscapes_source(folder), tmp_path / "root")
 
 
 def test_mistakes_in_cityscapes_folders(tmp_path: Path) -> None:
