@@ -72,7 +72,10 @@ def _delta(run: DenseRun, own: Mapping[str, Any], single: Mapping[str, Any], whe
     absent = [task for task in own if task not in single]
     if absent:
         raise UserError(f"--against: expected a run of the same tasks, found none of {absent[0]} in {where}.")
-    return delta_mtl(own, single, {name: run.facts.tasks[name].measures for name in own})
+    try:
+        return delta_mtl(own, single, {name: run.facts.tasks[name].measures for name in own})
+    except ValueError as problem:  # a measure of 0, to which nothing is relative, or none at all
+        raise UserError(f"--against {where}: {str(problem).removeprefix('delta_mtl: ')}") from None
 
 
 def print_measures(title: str, results: Mapping[str, Mapping[str, Any]]) -> None:

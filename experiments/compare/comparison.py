@@ -83,14 +83,21 @@ class Comparison:
         return "other data"
 
     def delta_mtl(self, group: Group) -> float | None:
-        """Of dense runs: the mean relative gain over the reference's mean measures."""
+        """Of dense runs: the mean relative gain over the reference's mean measures, where none of those is 0."""
         if self.kind != "dense" or group is self.reference or self.unlike(group):
             return None
         tasks = group.first.tasks
         if tasks.keys() != self.reference.first.tasks.keys() or not group.first.measures:
             return None
         own, other = _means(group), _means(self.reference)
-        return delta_mtl(own, other, tasks) if own and other else None
+        try:
+            return delta_mtl(own, other, tasks) if own and other else None
+        except ValueError:  # `_differences` says so
+            return None
+
+    def _without_delta(self, group: Group) -> bool:
+        asked = self.kind == "dense" and group is not self.reference and bool(group.first.measures)
+        return asked and self.delta_mtl(group) is None
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers."""
@@ -121,6 +128,8 @@ class Comparison:
             why = self.unlike(group)
             if why:
                 yield f"{group.name}: {why}: not compared with {self.reference.name}"
+            elif self._without_delta(group):
+                yield f"{group.name}: no Delta-MTL, which needs the same tasks, and no measure of 0 in {self.reference.name}"
             if group.first.protocol == "train+val":
                 yield f"{group.name}: protocol train+val, so nothing was validated"
             if not group.first.measures and group.first.protocol == "train":

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dense_tasks.networks import methods
-from dense_tasks.runs import DenseFolder
+from dense_tasks.runs import DenseFolder, DenseRun
 from mtan_core.loop import Interrupted
 from tests.conftest import Mtan, Outcome, document
 from tests.dense_tasks.conftest import tiny, train_tiny
@@ -260,6 +260,16 @@ ANSWERS = {
 def test_mistakes_about_what_to_answer(mtan: Mtan, root: Path, trained: Path, what: str) -> None:
     words, told = ANSWERS[what]
     refused(mtan("dense", "evaluate", trained, "--data", root, *words), told)
+
+
+def test_nothing_is_relative_to_a_measure_of_0(
+    mtan: Mtan, root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind(run: DenseRun, *_: object) -> dict[str, dict[str, float]]:
+        return {name: {measure.name: 0.0 for measure in task.measures} for name, task in run.facts.tasks.items()}
+
+    monkeypatch.setattr("dense_tasks.reports._evaluated", blind)
+    refused(mtan("dense", "evaluate", trained, "--data", root, "--against", trained), "--against", "not 0")
 
 
 def test_a_root_of_another_data_set_is_refused(mtan: Mtan, root: Path, trained: Path, tmp_path: Path) -> None:

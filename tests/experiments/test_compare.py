@@ -241,3 +241,7 @@ def test_a_dense_run_stands_beside_itself_with_another_seed(mtan: Mtan, tmp_path
     mixed = document(mtan("experiments", "compare", made[0], other.path, "--json"))["groups"]
     assert [group["metric"] for group in mixed] == ["whole-set", "legacy"]
     assert mixed[1]["unlike"] == "segmentation measured by legacy, not whole-set" and mixed[1]["delta_mtl"] is None
+    blind = {name: {measure.name: 0.0 for measure in task.measures} for name, task in facts.tasks.items()}
+    DenseFolder(made[2]).write_summary({"kind": "dense", "val_last": blind})  # nothing is relative to 0
+    against = mtan("experiments", "compare", made[2], made[0])
+    assert against.code == 0 and "no Delta-MTL" in against.out.replace("\n", " ")
