@@ -28,7 +28,7 @@ from experiments.search.config import KIND, SearchConfig, total_epochs, trial_co
 from experiments.search.figures import draw_figures
 from experiments.search.live import Board, shown
 from experiments.search.pbt import Population
-from experiments.search.references import references
+from experiments.search.references import references, refuse_unknown
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.space import points, suggest
 from experiments.search.trial import Work, run_trial
@@ -99,7 +99,7 @@ def _begun(storage: Storage, name: str = NAME) -> bool:
 
 
 def check_data(settings: SearchConfig, data: str) -> None:
-    """Raises UserError where the data are not there, or lack what the configuration names."""
+    """Raises UserError where the data are not there or damaged, or lack what the configuration names."""
     if settings.task == "decathlon":
         from decathlon.data.store import open_store
         from decathlon.training import check_keys
@@ -107,6 +107,7 @@ def check_data(settings: SearchConfig, data: str) -> None:
         check_keys(trial_config(settings, {}), list(open_store(data).domains))
     elif not Path(data).is_dir():
         raise UserError(f"--data: expected a folder of dense data, found none: {data}.")
+    refuse_unknown(settings, data)
     references(settings, data)
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dense_tasks.metrics import Measure
 from experiments.compare.measured import Measured, read_runs
-from experiments.search.config import SearchConfig, trial_config
+from experiments.search.config import NAMED, SearchConfig, trial_config
 from experiments.search.metric import References
-from mtan_core.errors import UserError
+from mtan_core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from dense_tasks.data.root import Root
 
 ACCURACY = (Measure("accuracy", True),)
 DENSE_SINGLES = ("single", "stan")  # dense methods whose tasks share nothing
@@ -32,6 +35,39 @@ def references(search: SearchConfig, data: str) -> References:
             {name: spec.baseline_error for name, spec in specs.items() if spec.baseline_error is not None}
         )
     return References()
+
+
+def refuse_unknown(search: SearchConfig, data: str) -> None:
+    """Raises UserError for a metric that no trial on these data would report, and for data that none could be trained on."""
+    known = _reported_decathlon(search, data) if search.task == "decathlon" else _reported_dense(search, data)
+    if search.metric not in {*NAMED, *known}:
+        raise UserError(f"`metric`: there is no measure '{search.metric}'{nearest(search.metric, known)}.")
+
+
+def _reported_decathlon(search: SearchConfig, data: str) -> set[str]:
+    from decathlon.data.store import open_store
+
+    chosen = () if "domains" in search.space else trial_config(search, {}).domains
+    names = ("weight", "images", "loss", "accuracy", "val_loss", "val_accuracy")
+    return {f"{name}.{domain}" for domain in chosen or open_store(data).domains for name in names}
+
+
+def _reported_dense(search: SearchConfig, data: str) -> set[str]:
+    names = ("weight", "pixels", "loss", "key_metric", "val_loss", "val_key_metric")
+    return {
+        f"{name}.{task.name}"
+        for task in _root(search, data).tasks.values()
+        for name in (*names, *(f"val_{measure.name}" for measure in task.measures))
+    }
+
+
+def _root(search: SearchConfig, data: str) -> "Root":
+    """The root, all of whose files are looked at; what its images must divide by depends on the trial."""
+    from dense_tasks.data.root import open_root
+
+    config = trial_config(search, {})
+    tasks = None if "tasks" in search.space else config.tasks or None
+    return open_root(Path(data), tasks, config.dataset or None, missing_labels=config.missing_labels, divisor=1)
 
 
 def _refuse_joint(run: Measured) -> None:
@@ -67,15 +103,11 @@ def _decathlon(search: SearchConfig, data: str, runs: list[Measured]) -> Referen
 
 
 def _dense(search: SearchConfig, data: str, runs: list[Measured]) -> References:
-    from dense_tasks.data.root import open_root
     from dense_tasks.runs import Facts
 
-    config = trial_config(search, {})
-    root = open_root(
-        Path(data), config.tasks or None, config.dataset or None, missing_labels=config.missing_labels, divisor=1
-    )
+    root, metric = _root(search, data), trial_config(search, {}).metric
     facts = Facts.of(root)
-    own = {"dataset": root.dataset.name, "size": facts.size, "frames": facts.frames, "metric": config.metric}
+    own = {"dataset": root.dataset.name, "size": facts.size, "frames": facts.frames, "metric": metric}
     tasks = {name: tuple(each for each in task.measures if each.in_delta) for name, task in root.tasks.items()}
     found: dict[str, dict[str, list[float]]] = {name: {each.name: [] for each in tasks[name]} for name in tasks}
     for run in runs:

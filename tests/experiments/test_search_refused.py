@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Mtan, Outcome
 from tests.decathlon.conftest import Tiny
+from tests.dense_tasks.roots import write_root
 from tests.experiments.searching import HEAD, LR, Place, written
 
 
@@ -44,6 +45,24 @@ def test_what_cannot_be_reached(challenge: Tiny, mtan: Mtan, tmp_path: Path, sil
     assert refused(mtan(*words, "--storage", tmp_path / "file"), "a place to write")
     assert refused(mtan(*words, "--storage", "nonsense://there"), "folder or URI")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("val_acuracy.svhn", "val_accuracy.svhn"), ("val_accuracy.svhm", "val_accuracy.svhn")]
+)
+def test_a_metric_that_no_trial_would_report(challenge: Tiny, mtan: Mtan, tmp_path: Path, name: str, near: str) -> None:
+    config = written(tmp_path, f'metric = "{name}"\n' + HEAD + LR)
+    asked = mtan("experiments", "search", config, "--data", challenge.store, "--out", tmp_path / "out")
+    assert refused(asked, f"did you mean '{near}'?") and not (tmp_path / "out").exists()
+
+
+def test_dense_data_and_measures_are_looked_at_before(mtan: Mtan, tmp_path: Path) -> None:
+    root = write_root(tmp_path / "root")
+    for metric, told in (("val_miou.semantics", "did you mean 'val_miou.semantic'?"), ("val_miou.semantic", "no npy")):
+        config = written(tmp_path, f'task = "dense"\npreset = "small"\nmetric = "{metric}"\n' + LR)
+        words = ("experiments", "search", config, "--data", root, "--out", tmp_path / "out")
+        assert refused(mtan(*words), told) and not (tmp_path / "out").exists()
+        (root / "train/depth/0.npy").write_bytes(b"rubbish")
 
 
 def test_no_machine_has_the_resources(challenge: Tiny, place: Place, tmp_path: Path) -> None:
