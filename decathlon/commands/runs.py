@@ -28,7 +28,7 @@ def train(
         str | None, typer.Option(metavar="NAME", help="A preset, see `presets` (default: wrn28-4).")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A configuration file (TOML), see `configuration`.", exists=True, dir_okay=False)
+        Path | None, typer.Option(metavar="FILE", help="A configuration file (TOML), see `configuration`.")
     ] = None,
     changes: Annotated[
         list[str] | None,
@@ -182,7 +182,9 @@ def submit(
 
 @app.command("import-weights", rich_help_panel="Training")
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="A checkpoint of the MTAN authors' code.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint of the MTAN authors' code.", show_default=False)
+    ],
     run: Annotated[Path, typer.Option(help="The folder of the run.", show_default=False)],
     as_json: Json = False,
 ) -> None:

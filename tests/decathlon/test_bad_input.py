@@ -84,6 +84,20 @@ def test_a_configuration_file_that_is_none_is_refused(train: Callable[..., Outco
     refused(train("--config", tmp_path / "mine.toml"), "did you mean 'batch_size'")
 
 
+def test_files_that_are_not_there_are_told_in_one_line(
+    train: Callable[..., Outcome], mtan: Mtan, tmp_path: Path
+) -> None:
+    """And not in the box of a misspelt command, which breaks a long path into pieces."""
+    for place in (tmp_path / "none.toml", tmp_path):
+        for outcome in (
+            train("--config", place),
+            mtan("decathlon", "import-weights", place, "--run", tmp_path / "imported"),
+        ):
+            refused(outcome, str(place))
+            assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "submit", "inspect"])
 @pytest.mark.parametrize("kind", ["absent", "empty", "half", "version", "marker", "cut", "no-uri"])
 def test_data_that_are_no_store_are_refused(
