@@ -27,6 +27,7 @@ from mtan_core.sampling import Sampler
 from mtan_core.transfer import take_pool
 
 SHARED_PARTS = ("pool", "ladder")
+RESERVED = (SHARED, "own", "masks", "affine", "statistics")  # by which names of weights tell what they are for
 # what the whole run has in common: changed, it would change what the other domains answer
 FIXED = (
     "network",
@@ -70,7 +71,7 @@ def _check_new_name(run: Run, name: str) -> None:
     check_name(name)
     if name in run.specs:
         raise UserError(f"Expected a new domain's name, found '{name}', which {run.folder.path} has already.")
-    if name == SHARED or hasattr(nn.ModuleDict(), name):
+    if name in RESERVED or hasattr(nn.ModuleDict(), name):
         raise UserError(f"Expected a domain's name, found '{name}', which is reserved: choose another.")
 
 

@@ -124,4 +124,4 @@ def choose_domains(wanted: str | Iterable[str] | None, known: Sequence[str], whe
 def check_name(name: str) -> None:
     """Raises UserError unless `name` can name a domain (and so a folder, a file and a module of the network)."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise UserError(f"A domain's name must be letters, digits, '-' and '_' (no dot), found '{name}'.")
+        raise UserError(f"A domain's name must be letters, digits, '-' and '_' (no dot), found {name!r}.")

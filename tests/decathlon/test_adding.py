@@ -305,7 +305,8 @@ def test_epochs_are_as_long_as_in_joint_training(trained: Path, leaves: Path, tm
     ("words", "told"),
     [
         (("svhn",), "has already"), (("le.aves",), "no dot"), (("../x",), "no dot"), (("shared",), "reserved"),
-        (("keys",), "reserved"), (("leaves", "--set", "network.width=2"), "`network`"),
+        (("masks",), "reserved"), (("affine",), "reserved"), (("own",), "reserved"), (("statistics",), "reserved"),
+        (("leaves\n",), "no dot"), (("keys",), "reserved"), (("leaves", "--set", "network.width=2"), "`network`"),
         (("leaves", "--set", "norm=shared"), "`norm`"), (("leaves", "--set", "fit.svhn=squash"), "`fit`"),
         (("leaves", "--set", "domains=svhn"), "only domain"), (("leaves", "--set", "phases.0.freeze=masks,heads"), "freeze"),
         (("leaves", "--set", "phases.0.epoch=3"), "phases.0.epochs"), (("leaves", "--unfreeze", "head"), "--unfreeze"),
@@ -320,7 +321,7 @@ def test_mistakes_end_in_one_sentence(
     before = files_of(trained)
     outcome = mtan("decathlon", "add-domain", trained, *words, "--images", leaves, "--run", tmp_path / "new")
     assert outcome.code == 2 and "Traceback" not in outcome.err and outcome.out == ""
-    assert told in outcome.err
+    assert told in outcome.err and len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [] and files_of(trained) == before
 
 
