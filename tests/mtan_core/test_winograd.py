@@ -1,0 +1,88 @@
+"""Winograd's convolution against torch's own."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from mtan_core.winograd import Conv3x3, winograd_conv
+
+sizes = st.integers(1, 4)
+
+
+def images(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+
+@settings(deadline=None, max_examples=40)
+@given(batch=sizes, inputs=st.integers(1, 5), outputs=st.integers(1, 5), h2=sizes, w2=sizes, biased=st.booleans())
+def test_it_is_the_convolution_with_its_gradients(
+    batch: int, inputs: int, outputs: int, h2: int, w2: int, biased: bool
+) -> None:
+    x = images(batch, inputs, 2 * h2, 2 * w2).requires_grad_()
+    weight = images(outputs, inputs, 3, 3).requires_grad_()
+    bias = torch.randn(outputs, dtype=torch.float64, requires_grad=True) if biased else None
+    learning = [x, weight] if bias is None else [x, weight, bias]
+    made, expected = winograd_conv(x, weight, bias), F.conv2d(x, weight, bias, padding=1)
+    assert_close(made, expected, rtol=0, atol=1e-12)
+    gradient = torch.randn_like(made)
+    found = torch.autograd.grad(made, learning, gradient)
+    assert_close(found, torch.autograd.grad(expected, learning, gradient), rtol=0, atol=1e-12)
+
+
+def test_what_needs_no_gradient_gets_none() -> None:
+    x, weight = images(2, 3, 4, 4), images(5, 3, 3, 3).requires_grad_()
+    bias = torch.zeros(5, dtype=torch.float64)
+    (found,) = torch.autograd.grad(winograd_conv(x, weight, bias).sum(), [weight])
+    (expected,) = torch.autograd.grad(F.conv2d(x, weight, bias, padding=1).sum(), [weight])
+    assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+def test_rounding_stays_as_small_as_the_module_says(precision: torch.dtype, bound: float) -> None:
+    torch.manual_seed(0)
+    x, weight = images(2, 256, 16, 16, dtype=torch.float32), images(64, 256, 3, 3, dtype=torch.float32) / 48
+    expected = F.conv2d(x.double(), weight.double(), padding=1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        made = winograd_conv(x, weight, None)
+    assert made.dtype == precision
+    assert (made - expected).std() < bound * expected.std()
+
+
+def test_under_autocast_parameters_get_gradients_in_their_own_precision() -> None:
+    conv = Conv3x3(128, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = winograd_conv(images(2, 128, 4, 4, dtype=torch.float32), conv.weight, conv.bias)
+    made.float().square().mean().backward()
+    assert conv.weight.grad is not None and conv.weight.grad.dtype == torch.float32
+    assert conv.bias is not None and conv.bias.grad is not None and conv.bias.grad.dtype == torch.float32
+
+
+SUITED = (4, 128, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "suits"),
+    [
+        (SUITED, 128, True),
+        (SUITED, 64, False),  # few products
+        ((4, 128, 15, 16), 128, False),  # tiles of two pixels do not fit
+        ((4, 128, 16, 17), 128, False),
+        ((1, 128, 16, 16), 128, False),  # few tiles
+    ],
+)
+def test_only_what_gains_is_done_that_way(shape: tuple[int, ...], channels: int, suits: bool) -> None:
+    conv = Conv3x3(128, channels).to(memory_format=torch.channels_last)
+    x = images(*shape, dtype=torch.float32)
+    assert conv.suits(x) is suits
+    assert not conv.suits(x.contiguous())
+    assert_close(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1), rtol=0, atol=1e-5)
+
+
+def test_in_evaluation_it_is_the_plain_convolution_to_the_last_bit() -> None:
+    conv = Conv3x3(128, 128).eval()
+    x = images(*SUITED, dtype=torch.float32)
+    assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
