@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -63,7 +63,7 @@ def main() -> None:
     # Idle OpenMP threads that spin take the cores from whoever else is at work, and training is slowed several times over.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     try:
-        app()
+        raise SystemExit(app(standalone_mode=False) or 0)
     except UserError as mistake:
         fail(str(mistake))
     except OSError as refusal:
@@ -71,9 +71,24 @@ def main() -> None:
             raise
         where = f": {refusal.filename}" if refusal.filename else ""
         fail(f"{os.strerror(refusal.errno)}{where}.")
+    except Exception as problem:
+        if not hasattr(
+            problem, "format_message"
+        ):  # the mark of Click's own, of which Typer has a copy under a private name
+            raise
+        _refuse_words(problem)
 
 
-def fail(sentence: str) -> None:
+def _refuse_words(problem: Any) -> NoReturn:
+    """A command line that cannot be read: what Click says of it in one line, or the help where nothing was asked for."""
+    if type(problem).__name__ == "NoArgsIsHelpError":
+        problem.show()
+        raise SystemExit(2)
+    words, context = " ".join(problem.format_message().split()).rstrip("."), getattr(problem, "ctx", None)
+    fail(f"{words} (see `{context.command_path} --help`)." if context else f"{words}.")
+
+
+def fail(sentence: str) -> NoReturn:
     """Print the sentence on standard error and leave with exit code 2."""
     print(f"mtan: {sentence}", file=sys.stderr)
     raise SystemExit(2)
