@@ -8,7 +8,16 @@ from dense_tasks.datasets import DATASETS
 from dense_tasks.networks import methods, unsuited
 from dense_tasks.networks.method import DEEPLAB, SEGNET
 from mtan_core import config as core
-from mtan_core.config import CheckpointConfig, Frozen, Names, OptimizerConfig, Share, WeightingConfig, dump_config
+from mtan_core.config import (
+    CheckpointConfig,
+    Frozen,
+    Listed,
+    Names,
+    OptimizerConfig,
+    Share,
+    WeightingConfig,
+    dump_config,
+)
 from mtan_core.errors import nearest
 
 __all__ = ["RunConfig", "config_keys", "dump_config", "load_config", "parse_config", "preset_names"]
@@ -39,7 +48,7 @@ class NetworkConfig(Frozen):
     """The network. What is not given is the sensible choice, or with `paper` the authors'."""
 
     paper: bool = Field(False, description="as in the authors' code, odd as it may be")
-    filters: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(
+    filters: Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Listed] = Field(
         (),
         max_length=8,
         description="SegNet's channels by stage, from full resolution down (default: the method's own)",
@@ -67,7 +76,7 @@ class NetworkConfig(Frozen):
 class AugmentConfig(Frozen):
     """Random views of training images, with their labels as geometry wants it. Off, as in the paper, unless switched on."""
 
-    scales: tuple[Annotated[float, Field(ge=1, le=4)], ...] = Field(
+    scales: Annotated[tuple[Annotated[float, Field(ge=1, le=4)], ...], Listed] = Field(
         (1.0,), min_length=1, description="each image is seen at one of these scales, through a window of its size"
     )
     mirror: bool = Field(False, description="mirror half of the images")

@@ -20,6 +20,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -27,9 +28,12 @@ from mtan_core.errors import UserError, nearest
 from mtan_core.weightings import weightings
 
 
-def _names(value: Any) -> Any:
+def _listed(value: Any) -> Any:
     """`a,b,c` as a list."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
 
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -47,7 +51,7 @@ def _known_weighting(name: str) -> str:
     return name
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_names), AfterValidator(_once)]
+Names = Annotated[tuple[str, ...], Listed, AfterValidator(_once)]
 Part = Literal["pool", "ladder", "masks", "heads"]
 
 
@@ -55,6 +59,21 @@ class Frozen(BaseModel):
     """A table of the configuration: unknown keys are refused, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: Any) -> Any:
+        """In Python `true` is a 1, so that pydantic would take it for one."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and {int, float} & kinds and bool not in kinds:
+            raise ValueError(f"expected a number, found {str(value).lower()}")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    inner = get_args(annotation)
+    return {kind for each in inner for kind in _kinds(each)} if inner else {annotation}
 
 
 class WeightingConfig(Frozen):
@@ -120,7 +139,7 @@ class PhaseConfig(Frozen):
 
     epochs: PositiveInt = Field(description="number of epochs")
     lr: float | None = Field(None, gt=0, description="learning rate (default: optimizer.lr)")
-    freeze: Annotated[tuple[Part, ...], BeforeValidator(_names)] = Field(
+    freeze: Annotated[tuple[Part, ...], Listed] = Field(
         (), description="parts that stand still: pool, ladder (shared convolutions), masks, heads"
     )
     shared_only: bool = Field(

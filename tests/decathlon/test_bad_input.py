@@ -60,6 +60,7 @@ def train(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> Callable[..., Outcome]
         (["--domains", "svhn", "--set", "phases.0.domains=dtd"], "none of its domains is trained"),
         (["--set", "batch_size=0"], "`batch_size`"),
         (["--set", "optimizer.lr=-1"], "`optimizer.lr`"),
+        (["--set", "seed=true"], "`seed`: expected a number, found true"),
         (["--set", "image_size=tall"], "`image_size`"),
         (["--set", "device=cuda:99"], "cuda:99"),
         (["--set", "device=tpu"], "`device`"),

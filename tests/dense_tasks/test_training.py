@@ -297,3 +297,8 @@ def test_a_loss_that_is_not_finite_stops_by_name(mtan: Mtan, root: Path, tmp_pat
     told = outcome.err.splitlines()[-1]
     assert any(f"mtan: {name}: expected a finite loss" in told for name in TASKS) and "optimizer.lr" in told
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("written", ["network.filters=3,4", "network.filters=[3,4]"])
+def test_a_list_is_written_with_commas_as_in_the_reference(written: str) -> None:
+    assert load_config("segnet", None, [written]).network.filters == (3, 4)
