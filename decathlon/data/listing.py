@@ -114,7 +114,9 @@ def _check_files(file: Path, entries: list[Entry]) -> None:
     """Raises UserError for files that are missing, and for one that is listed twice."""
     missing = [entry.path for entry in entries if not entry.path.is_file()]
     if missing:
-        raise UserError(f"{file}: expected {len(entries)} image files, {len(missing)} are missing, first {missing[0]}.")
+        raise UserError(
+            f"{file}: expected {len(entries)} image files, found {len(missing)} missing, first {missing[0]}."
+        )
     twice = next((path for path, count in Counter(entry.path for entry in entries).items() if count > 1), None)
     if twice:
         raise UserError(f"{file}: expected every file once, found {twice} twice.")

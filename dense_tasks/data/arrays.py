@@ -18,6 +18,8 @@ class ArrayError(Exception):
 
 def open_array(path: Path) -> np.ndarray:
     """Map a file's array into memory. Raises ArrayError for a file that is no whole npy of real numbers."""
+    if path.exists() and not path.is_file():  # a pipe, for one, would be waited for
+        raise ArrayError("something that is no file")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, SyntaxError, TypeError) as problem:

@@ -76,10 +76,17 @@ def _quiet() -> None:
 
 
 def _start(folder: Path) -> None:
-    ray.init(
-        num_cpus=os.cpu_count(), object_store_memory=OBJECTS, include_dashboard=False, log_to_driver=False,
-        logging_level=logging.CRITICAL, _temp_dir=str(folder), runtime_env=WORKERS,
-    )  # fmt: skip
+    try:
+        ray.init(
+            num_cpus=os.cpu_count(), object_store_memory=OBJECTS, include_dashboard=False, log_to_driver=False,
+            logging_level=logging.CRITICAL, _temp_dir=str(folder), runtime_env=WORKERS,
+        )  # fmt: skip
+    except Exception as problem:
+        if "timed out during startup" not in str(problem):  # Ray has no name for it
+            raise
+        raise UserError(
+            "Expected Ray to start on this machine, found that it did not in time: begin again when the machine is less busy."
+        ) from None
 
 
 def _connect(address: str) -> None:

@@ -232,7 +232,7 @@ def test_bad_folders_are_refused(tmp_path: Path, make: Callable[[Path], Path], w
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("path,label\na.jpg,x\nb.jpg,y\ngone.jpg,x\nlost.jpg,x\n", "2 are missing, first"),
+        ("path,label\na.jpg,x\nb.jpg,y\ngone.jpg,x\nlost.jpg,x\n", "expected 4 image files, found 2 missing, first"),
         ("file,label\na.jpg,x\n", "no 'path'"), ("path,class\na.jpg,x\n", "no 'label'"), ("", "no 'path'"),
         ("path,label\na.jpg,x\nb.jpg,x\n", "found one ('x')"), ("path,label\n", "found none in train"),
         ("path,label\na.jpg,x\nb.jpg,\n", "line 3"), ("path,label\na.jpg,x,z,w\n", "line 2"),

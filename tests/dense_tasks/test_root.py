@@ -53,6 +53,11 @@ def put(place: object, value: float) -> Callable[[np.ndarray], None]:
     return edit
 
 
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -116,6 +121,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a corrupt file": (lambda r: (r / "val/depth/0.npy").write_bytes(b"\x93NUMPY rubbish"), "val/depth/0.npy with a file that is no npy"),
     "half a file": (lambda r: truncate(r / "val/depth/0.npy"), "val/depth/0.npy with a file that is no npy, or a part of one"),
+    "a pipe": (lambda r: pipe(r / "val/depth/0.npy"), "val/depth/0.npy with something that is no file"),
     "an empty file": (lambda r: (r / "val/depth/0.npy").write_bytes(b""), "val/depth/0.npy with a file that is no npy"),
     "an array of nothing": (
         lambda r: change(r, "train/image/1.npy", lambda v: v[:0]),

@@ -87,3 +87,15 @@ def test_what_cannot_be_resumed(mtan: Mtan, tmp_path: Path, challenge: Tiny, mon
     file.write_text(json.dumps({**where, "data": str(challenge.store)}))
     monkeypatch.setattr(os, "getuid", lambda: -1)
     assert refused(mtan("experiments", "resume", tmp_path), "another user's")
+
+
+def test_a_machine_on_which_ray_does_not_start_in_time(
+    challenge: Tiny, mtan: Mtan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because ...")  # as Ray says it
+
+    monkeypatch.setattr("ray.init", late)
+    config = written(tmp_path, HEAD + LR)
+    asked = mtan("experiments", "search", config, "--data", challenge.store, "--out", tmp_path / "out")
+    assert refused(asked, "when the machine is less busy") and not (tmp_path / "out").exists()
