@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn
 import pandas as pd
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
-from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from experiments.cluster.session import cluster
 from experiments.cluster.storage import (
@@ -30,6 +30,7 @@ from experiments.search.live import Board, shown
 from experiments.search.pbt import Population
 from experiments.search.references import references, refuse_unknown
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
+from experiments.search.schedulers import Halving, Median
 from experiments.search.space import points, suggest
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
@@ -220,12 +221,12 @@ def _scheduler(settings: SearchConfig) -> TrialScheduler | None:
     if chosen.kind == "asha":
         total = total_epochs(trial_config(settings, {}))
         grace = min(chosen.grace, total)
-        return ASHAScheduler(time_attr="epoch", max_t=total, grace_period=grace, reduction_factor=chosen.reduction)
+        return Halving(time_attr="epoch", max_t=total, grace_period=grace, reduction_factor=chosen.reduction)
     if chosen.kind == "pbt":
         return Population(settings)
     if chosen.kind == "median":
         # Without the endless time slice a trial is put aside after each epoch until there are others to compare it with.
-        return MedianStoppingRule(time_attr="epoch", grace_period=chosen.grace, min_time_slice=ENDLESS)
+        return Median(time_attr="epoch", grace_period=chosen.grace, min_time_slice=ENDLESS)
     return None
 
 
