@@ -68,7 +68,7 @@ def dense(
     height: Annotated[int, typer.Option(help="In pixels, a multiple of 32.")] = 288,
     width: Annotated[int, typer.Option(help="In pixels, a multiple of 32.")] = 384,
     rounds: Rounds = 3,
-    seconds: Seconds = 0.0,
+    seconds: Seconds = 20.0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all cores.")] = 0,
     clock: Annotated[
         str, typer.Option(help="wall; or cpu (processor time), where other work disturbs: use it with one thread.")

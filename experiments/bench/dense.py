@@ -1,13 +1,14 @@
 """`bench dense`: a plain loop over tasks and our joint step of MTAN on SegNet on the same random images, in one run.
 
-Each side runs in a process of its own, so that neither lives with the other's memory settings, and the sides take turns.
+The sides take turns. A turn is a process of its own, so that no side lives with another's memory settings, and that the machine
+need not hold the memory of all of them.
 """
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -101,19 +102,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-@contextmanager
-def processes(work: Work, peaks: dict[str, int]) -> Iterator[dict[str, Callable[[float], tuple[int, float]]]]:
-    """The sides, each in its process: called with seconds, they give images and seconds taken, and note their peak memory."""
-    with in_processes(_serve, SIDES, work) as asked:
-        yield {side: _noting(ask, side, peaks) for side, ask in asked.items()}
-
-
-def _noting(ask: Callable[[Any], Any], side: str, peaks: dict[str, int]) -> Callable[[float], tuple[int, float]]:
-    def timed(seconds: float) -> tuple[int, float]:
-        images, taken, peaks[side] = ask(seconds)
-        return images, taken
-
-    return timed
+def turn(side: str, work: Work, peaks: dict[str, int], seconds: float) -> tuple[int, float]:
+    """A side in a new process, after a step to warm up: images and seconds taken. Notes the side's peak memory."""
+    with in_processes(_serve, [side], work) as asked:
+        asked[side](0.0)
+        images, taken, peaks[side] = asked[side](seconds)
+    return images, taken
 
 
 def step_flops(height: int, width: int) -> float:
@@ -136,8 +130,8 @@ def measure_dense(work: Work, rounds: int, seconds: float) -> dict[str, Any]:
     """
     check(work, rounds, seconds)
     flops, peaks = step_flops(work.height, work.width), dict[str, int]()
-    with processes(work, peaks) as sides:
-        rates = take_turns(sides, rounds, seconds, "MTAN on SegNet")
+    sides = {side: partial(turn, side, work, peaks) for side in SIDES}
+    rates = take_turns(sides, rounds, seconds, "MTAN on SegNet", warm=True)
     return {
         "method": "mtan", "batch": work.batch, "height": work.height, "width": work.width, "rounds": rounds,
         "threads": work.threads or torch.get_num_threads(), "clock": work.clock, "torch": torch.__version__,

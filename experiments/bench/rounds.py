@@ -50,11 +50,14 @@ def lasting(step: Callable[[], int], clock: Clock = "wall") -> Side:
     return side
 
 
-def take_turns(sides: Mapping[str, Side], rounds: int, seconds: float, title: str) -> dict[str, Rates]:
-    """Each side once to warm up, then `rounds` times in turn (A B C A B C ...), each time for at least `seconds`."""
+def take_turns(
+    sides: Mapping[str, Side], rounds: int, seconds: float, title: str, warm: bool = False
+) -> dict[str, Rates]:
+    """Each side once to warm up, unless they come `warm`, then `rounds` times in turn (A B C A B C ...), each time for at
+    least `seconds`."""
     values: dict[str, list[float]] = {name: [] for name in sides}
-    with progress(title, (rounds + 1) * len(sides)) as advance:
-        for number in range(rounds + 1):
+    with progress(title, (rounds + (not warm)) * len(sides)) as advance:
+        for number in range(warm, rounds + 1):
             for name, side in sides.items():
                 images, taken = side(seconds if number else 0.0)
                 if number:
