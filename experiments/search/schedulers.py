@@ -10,7 +10,6 @@ from typing import Any
 
 from pyarrow import fs
 from ray.tune.experiment import Trial
-from ray.tune.result import EXPR_RESULT_FILE
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule
 
 Result = Mapping[str, Any]  # with the trial's `epoch` and `metric`
@@ -38,7 +37,8 @@ class Median(MedianStoppingRule):
 
 def reported(trial: Trial) -> list[Result]:
     """A trial's epochs so far, as Ray has written them down; none of one that begins."""
-    filesystem, file = trial.storage.storage_filesystem, f"{trial.storage.trial_fs_path}/{EXPR_RESULT_FILE}"
+    assert trial.storage is not None
+    filesystem, file = trial.storage.storage_filesystem, f"{trial.storage.trial_fs_path}/result.json"
     if filesystem.get_file_info(file).type == fs.FileType.NotFound:
         return []
     with filesystem.open_input_stream(file) as stream:
