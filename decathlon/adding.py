@@ -69,8 +69,9 @@ def begin(addition: Addition, resume: bool = False, data: str | None = None) -> 
 
 def _check_new_name(run: Run, name: str) -> None:
     check_name(name)
-    if name in run.specs:
-        raise UserError(f"Expected a new domain's name, found '{name}', which {run.folder.path} has already.")
+    alike = next((known for known in run.specs if known.lower() == name.lower()), None)
+    if alike:
+        raise UserError(f"Expected a new domain's name, found '{name}': {run.folder.path} has '{alike}' already.")
     if name in RESERVED or hasattr(nn.ModuleDict(), name):
         raise UserError(f"Expected a domain's name, found '{name}', which is reserved: choose another.")
 

@@ -118,11 +118,11 @@ def _parse(domain: str, split: Split, data: bytes, where: str) -> Answers:
     for name, ids in (("categories", categories), ("images", images)):
         if not len(ids):
             raise UserError(f"{where}: expected at least one entry in '{name}', found none.")
-    order = np.argsort(images, kind="stable")
-    ordered = images[order]
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(twice):
-        raise UserError(f"{where}: expected each image id once, found {twice[0]} more than once.")
+    ordered = np.sort(images)
+    for what, ids in (("category", np.sort(categories)), ("image", ordered)):
+        twice = ids[1:][ids[1:] == ids[:-1]]
+        if len(twice):
+            raise UserError(f"{where}: expected each {what} id once, found {twice[0]} more than once.")
     labels = _labels(document, ordered, categories, where) if document.get("annotations") else None
     info = document.get("info")
     description = str(info.get("description", "")) if isinstance(info, dict) else ""

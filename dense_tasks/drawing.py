@@ -69,7 +69,7 @@ def draw_masks(path: Path, title: str, image: np.ndarray, masks: Mapping[str, Se
             line[0].set_title(task, fontsize=7, fontweight="bold")
             for number, (cell, mask) in enumerate(zip(line[1:], own, strict=True)):
                 drawn = cell.imshow(mask, vmin=0, vmax=1, cmap="viridis")
-                cell.set_title(f"stage {number + 1}", fontsize=6)
+                cell.set_title(f"stage {number}", fontsize=6)
         figure.colorbar(drawn, ax=cells, shrink=0.6, label="mask (0: nothing passes, 1: all)")
         figure.suptitle(title, fontsize=9)
 

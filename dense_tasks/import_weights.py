@@ -198,6 +198,8 @@ def _tasks(state: Mapping[str, Tensor], where: str, task: str | None) -> dict[st
         raise UserError(
             f"{where}: expected the heads of the authors' SegNet (pred_task or {', '.join(heads)}), found no {missing[0]}."
         )
+    if task:
+        raise UserError(f"--task: expected a network of one task to name it, found one of {len(heads)}: {where}.")
     return {name: len(state[head]) for name, head in zip(AUTHORS_TASKS, heads, strict=True)}
 
 

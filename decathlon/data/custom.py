@@ -91,7 +91,7 @@ def _annotated(
         )
     listing = read_listing(name, found.texts[name], problems, required=("train",))
     if listing is None or (problems and not skip):
-        raise _refusal(root, problems)
+        raise _refusal(problems)
     if len(listing.class_names) < 2:
         raise UserError(f"{root}: expected images of at least two classes, found one ('{listing.class_names[0]}').")
     if listing.number not in taken:
@@ -189,8 +189,14 @@ def _write(
         assembly.finish()
     finally:
         assembly.abort()
+    if assembly.failed and choices.skip:
+        first, *_, empty = assembly.problems
+        raise UserError(
+            f"{listing.name}: expected images in {Path(empty.file).name}, found none that can be read; the first that cannot is "
+            f"{first.file}."
+        )
     if assembly.failed:
-        raise _refusal(store, assembly.problems)
+        raise _refusal(assembly.problems)
     return assembly.problems
 
 
@@ -201,7 +207,7 @@ def _jobs(assembly: Assembly, place: Callable[[str], str]) -> Iterator[Job | Bou
                 yield job
 
 
-def _refusal(source: Path, problems: Sequence[Problem]) -> UserError:
+def _refusal(problems: Sequence[Problem]) -> UserError:
     """One sentence about the first problem."""
     first = problems[0]
     more = f"; {len(problems) - 1} more like it" if len(problems) > 1 else ""

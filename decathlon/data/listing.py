@@ -66,7 +66,9 @@ def _read_split(folder: Path, split: str) -> list[Entry]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Folders that mean something: neither hidden ones nor what macOS packs beside the others."""
+    names = (path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+    return sorted(path for path in names if path.is_dir())
 
 
 def _files(folder: Path) -> Iterator[Path]:

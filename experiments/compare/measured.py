@@ -75,6 +75,10 @@ def read_runs(paths: Sequence[Path], annotations: Path | None = None) -> list[Me
         raise UserError(
             f"Expected runs of one kind, found {paths[0]} ({kinds[paths[0]]}) and {other[0]} ({kinds[other[0]]})."
         )
+    if annotations is not None and kinds[paths[0]] != "decathlon":
+        raise UserError(
+            f"--annotations: expected runs of the Decathlon, which have submissions, found {paths[0]} ({kinds[paths[0]]})."
+        )
     return [_decathlon(path, annotations) if kinds[path] == "decathlon" else _dense(path) for path in paths]
 
 

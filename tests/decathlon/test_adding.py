@@ -304,7 +304,8 @@ def test_epochs_are_as_long_as_in_joint_training(trained: Path, leaves: Path, tm
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("svhn",), "has already"), (("le.aves",), "no dot"), (("../x",), "no dot"), (("shared",), "reserved"),
+        (("svhn",), "has 'svhn' already"), (("SVHN",), "has 'svhn' already"),
+        (("le.aves",), "no dot"), (("../x",), "no dot"), (("shared",), "reserved"),
         (("masks",), "reserved"), (("affine",), "reserved"), (("own",), "reserved"), (("statistics",), "reserved"),
         (("leaves\n",), "no dot"), (("keys",), "reserved"), (("leaves", "--set", "network.width=2"), "`network`"),
         (("leaves", "--set", "norm=shared"), "`norm`"), (("leaves", "--set", "fit.svhn=squash"), "`fit`"),

@@ -86,12 +86,13 @@ def _set(table: str, key: str, value: Any) -> Callable[[dict[str, Any]], object]
         (_set("images", "id", 1.5), "'images', entry 2"),
         (_set("images", "id", 2**70), "'images', entry 2"),
         (_set("images", "id", image_id(8, 1)), f"each image id once, found {image_id(8, 1)}"),
+        (lambda d: d["categories"].append(d["categories"][0]), "each category id once, found 80000001"),
         (_set("annotations", "category_id", 80000099), "its own 'categories', found 80000099"),
         (_set("annotations", "image_id", 3), f"images without an annotation: {image_id(8, 2)}; annotations without"),
         (lambda d: d["annotations"].append(d["annotations"][0]), f"images with several annotations: {image_id(8, 1)}"),
         (lambda d: d["annotations"].pop(), f"images without an annotation: {image_id(8, 3)}"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_harmed_file_is_refused_with_its_name_and_place(
     tmp_path: Path, harm: Callable[[dict[str, Any]], object], told: str

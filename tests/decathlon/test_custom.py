@@ -175,6 +175,22 @@ def test_images_that_cannot_be_used_can_be_left_out(tmp_path: Path) -> None:
     assert store.metadata("leaves", "train")["skipped"] == 1
 
 
+def test_a_split_of_which_nothing_can_be_read_is_told(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", 2)
+    for file in folder.rglob("1.jpg"):
+        file.write_bytes(b"no image")
+    for file in folder.rglob("0.jpg"):
+        file.write_bytes(b"no image")
+    told = refusal(folder, tmp_path, skip=True)
+    assert "found none that can be read" in told and "--on-error" not in told
+
+
+def test_folders_that_archives_of_macos_bring_are_no_classes(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    (folder / "__MACOSX").mkdir()
+    assert made(folder, tmp_path / "store")[1].specs["leaves"].class_names == ("10", "9", "ash")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [

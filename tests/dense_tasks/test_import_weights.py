@@ -64,6 +64,8 @@ def test_the_task_of_a_network_of_one_may_be_named() -> None:
     state = authors_state("single", SMALL, (2,))
     assert imported(state, "file.pth").tasks == {"semantic": 2}
     assert imported(state, "file.pth", "edges").tasks == {"edges": 2}
+    with pytest.raises(UserError, match="--task: expected a network of one task"):
+        imported(authors_state("split-standard", SMALL, (4, 1, 3)), "file.pth", "edges")
 
 
 def test_another_file(tmp_path: Path) -> None:

@@ -224,6 +224,8 @@ def test_a_dense_run_stands_beside_itself_with_another_seed(mtan: Mtan, tmp_path
         found["groups"][1]["delta_mtl"] < 0
         and not found["groups"][1]["measures"]["depth/absolute_error"]["higher_is_better"]
     )
+    refused = mtan("experiments", "compare", *made, "--annotations", tmp_path)
+    assert refused.code == 2 and "expected runs of the Decathlon, which have submissions" in refused.err
     told = mtan("experiments", "compare", *made).out
     assert "Delta-MTL" in told and "metric whole-set" in told.replace("\n", " ")
     beside = document(mtan("experiments", "compare", *made, "--published", "--json"))
