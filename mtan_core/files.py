@@ -70,12 +70,13 @@ def _refuse_device(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError that names no file, as those of Arrow's, name this one."""
+    """Let an OSError that names no file, as those of Arrow's, or a temporary one name this one."""
     try:
         yield
     except OSError as problem:
-        if problem.errno is not None:
-            problem.filename = problem.filename or str(path)
+        named = str(problem.filename or "")
+        if problem.errno is not None and (not named or "/.tmp-" in named):
+            problem.filename = str(path)
         raise
 
 

@@ -29,7 +29,7 @@ from decathlon.miniature import (
 from decathlon.miniature.sample import SPLITS, Kind, Sample
 from decathlon.specs import FIRST_IMAGE, IDS_PER_DOMAIN, choose_domains, official_domains
 from mtan_core.errors import UserError
-from mtan_core.files import write_json, write_text
+from mtan_core.files import naming, write_json, write_text
 from mtan_core.progress import progress
 
 MODULES = (aircraft, characters, digits, flowers, gestures, objects, pedestrians, signs, textured, textures)
@@ -83,14 +83,15 @@ def write_miniature(
     names = choose_domains(domains, [name for name in official_domains() if name in KINDS], "the miniature")
     _check(root, seed)
     root.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{root.name}-", dir=root.parent))
-    try:
-        _generate(temporary, seed, names, workers or len(os.sched_getaffinity(0)))
-        temporary.chmod(0o755)
-        os.replace(temporary, root)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with naming(root):
+        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{root.name}-", dir=root.parent))
+        try:
+            _generate(temporary, seed, names, workers or len(os.sched_getaffinity(0)))
+            temporary.chmod(0o755)
+            os.replace(temporary, root)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
     return {
         name: {"classes": len(KINDS[name].classes)}
         | {s: len(KINDS[name].classes) * KINDS[name].images(s) for s in SPLITS}

@@ -525,3 +525,11 @@ def test_domains_that_no_validation_tells_of_are_named(
     summary = train_tiny(tmp_path / "store", tmp_path / "run")
     assert "no validation images of svhn; mean accuracies leave them out" in capsys.readouterr().err
     assert "svhn" not in summary["val_accuracy"]
+
+
+def test_miniature_on_a_full_disk(mtan: Mtan, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(300)
+    outcome = mtan("decathlon", "miniature", disk / "mini", "--domains", "svhn")
+    full(outcome)
+    assert outcome.err.endswith(f": {disk / 'mini'}.\n")  # by its name, not by that of what was begun
+    assert not list(disk.iterdir())
