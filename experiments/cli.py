@@ -19,7 +19,9 @@ from experiments.train.commands import train
 from mtan_core.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-experiments_app = typer.Typer(no_args_is_help=True, help="Many runs: searches, tables, several workers, comparisons, reports, benchmarks.")
+experiments_app = typer.Typer(
+    no_args_is_help=True, help="Many runs: searches, tables, several workers, comparisons, reports, benchmarks."
+)
 app.add_typer(decathlon_app, name="decathlon")
 app.add_typer(dense_app, name="dense")
 app.add_typer(experiments_app, name="experiments")

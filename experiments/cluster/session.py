@@ -105,26 +105,33 @@ def _refuse_silence(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdigit():
         raise UserError(f"--address: expected HOST:PORT or auto, found {address!r}.")
+    silence = f"no answer within {PATIENCE:g} s"
     try:
-        with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "0":
-                _greet(connection)
+        with socket.create_connection((host, int(port)), timeout=PATIENCE):
+            found = None
+        if os.environ.get("RAY_USE_TLS", "0") == "0":
+            found = _unlike_ray(address, silence)
+    except TimeoutError:
+        found = silence
     except (OSError, OverflowError) as problem:
-        found = (
-            f"no answer within {PATIENCE:g} s"
-            if isinstance(problem, TimeoutError)
-            else f"that nobody answers: {problem}"
-        )
-        raise UserError(f"--address: expected a Ray cluster at {address}, found {found}.") from None
+        found = f"that nobody answers: {problem}"
+    if found:
+        raise UserError(f"--address: expected a Ray cluster at {address}, found {found}.")
 
 
-def _greet(connection: socket.socket) -> None:
-    """Ray itself would wait for minutes, so it is asked before: its servers speak HTTP/2, which answers a client's
-    preface (RFC 9113, section 3.4) with settings. Raises OSError for another answer or none."""
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-    answer = connection.recv(9)
-    if answer[3:4] != b"\x04":
-        raise OSError("what answers there is no Ray")
+def _unlike_ray(address: str, silence: str) -> str | None:
+    """What is found instead of Ray. Ray itself would wait for minutes, so it is asked before, as Kubernetes does: by gRPC's own
+    service of health, which its servers have."""
+    import grpc
+
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=PATIENCE)
+        except grpc.RpcError as problem:
+            return (
+                silence if problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED else "that what answers there is no Ray"
+            )
+    return None
 
 
 def _refuse_resources(resources: ResourcesConfig) -> None:

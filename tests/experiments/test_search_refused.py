@@ -5,8 +5,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.conftest import Mtan, Outcome
@@ -28,6 +31,18 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of a server that speaks gRPC, but is no Ray."""
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
 def test_what_cannot_be_reached(challenge: Tiny, mtan: Mtan, tmp_path: Path, silent: str) -> None:
     out = tmp_path / "out"
     words = ["experiments", "search", written(tmp_path, HEAD + LR), "--out", out, "--data"]
@@ -42,6 +57,8 @@ def test_what_cannot_be_reached(challenge: Tiny, mtan: Mtan, tmp_path: Path, sil
     begun = time.monotonic()
     assert refused(mtan(*words, "--address", silent), "within 15 s")
     assert time.monotonic() - begun < 60  # 15 s, and what a busy machine adds
+    with served() as other:
+        assert refused(mtan(*words, "--address", other), "what answers there is no Ray")
     assert refused(mtan(*words, "--storage", tmp_path / "file"), "a place to write")
     assert refused(mtan(*words, "--storage", "nonsense://there"), "folder or URI")
     assert not out.exists()
