@@ -37,7 +37,8 @@ class Median(MedianStoppingRule):
 
 def reported(trial: Trial) -> list[Result]:
     """A trial's epochs so far, as Ray has written them down; none of one that begins."""
-    assert trial.storage is not None
+    if trial.storage is None or trial.storage.trial_dir_name is None:  # it has no folder before it begins
+        return []
     filesystem, file = trial.storage.storage_filesystem, f"{trial.storage.trial_fs_path}/result.json"
     if filesystem.get_file_info(file).type == fs.FileType.NotFound:
         return []

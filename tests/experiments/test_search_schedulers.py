@@ -15,12 +15,12 @@ METRIC = {"metric": "metric", "mode": "max"}
 
 
 def trial(folder: Path, number: int, values: Sequence[float], tail: str = "") -> Trial:
-    """A trial that reported these values in its first epochs."""
-    storage = StorageContext(str(folder), "ray", trial_dir_name=f"{number:05d}")
-    file = Path(storage.trial_fs_path) / "result.json"
-    file.parent.mkdir(parents=True)
-    lines = [json.dumps({"epoch": epoch, "metric": value}) for epoch, value in enumerate(values, 1)]
-    if lines:
+    """A trial that reported these values in its first epochs; one without any is new, and has no folder yet."""
+    storage = StorageContext(str(folder), "ray", trial_dir_name=f"{number:05d}" if values else None)
+    if values:
+        file = Path(storage.trial_fs_path) / "result.json"
+        file.parent.mkdir(parents=True)
+        lines = [json.dumps({"epoch": epoch, "metric": value}) for epoch, value in enumerate(values, 1)]
         file.write_text("\n".join([*lines, tail]))
     return Trial("training", stub=True, storage=storage, trial_id=f"t_{number}")
 
