@@ -1,6 +1,7 @@
 """One npy file as an array: memory-mapped, never unpickled, its shape and numbers checked."""
 
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from dense_tasks.tasks import Task
 IMAGE = "image"  # the folder of the images
 _BRIGHTEST = 255  # of an image in whole numbers
 _ROUNDING = 1e-3
+# numpy reads headers by `ast`, which in Python 3.11 fails now and then where several threads parse at the same time.
+_HEADERS = Lock()
 
 
 class ArrayError(Exception):
@@ -21,7 +24,8 @@ def open_array(path: Path) -> np.ndarray:
     if path.exists() and not path.is_file():  # a pipe, for one, would be waited for
         raise ArrayError("something that is no file")
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        with _HEADERS:
+            array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, SyntaxError, TypeError) as problem:
         if "Python objects" in str(problem):
             raise ArrayError("Python objects, which are never loaded") from None

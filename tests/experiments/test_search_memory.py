@@ -1,6 +1,9 @@
 """A trial's process that Ray ends because the machine runs low on memory."""
 
+from collections.abc import Iterator
+
 import pytest
+import ray
 from ray.air.execution import FixedResourceManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
@@ -15,6 +18,14 @@ RAYS_WORDS = (
 )
 
 
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Ray's manager starts Ray by itself, which nobody after this test expects."""
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_it_is_a_trial_that_failed_and_not_the_end_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     problems: list[Exception] = []
     actors = Actors(FixedResourceManager({"CPU": 1}))
