@@ -74,9 +74,8 @@ def main() -> None:
         where = f": {refusal.filename}" if refusal.filename else ""
         fail(f"{os.strerror(refusal.errno)}{where}.")
     except Exception as problem:
-        if not hasattr(
-            problem, "format_message"
-        ):  # the mark of Click's own, of which Typer has a copy under a private name
+        # The mark of Click's own exceptions, of which Typer has a copy under a private name.
+        if not hasattr(problem, "format_message"):
             raise
         _refuse_words(problem)
 
