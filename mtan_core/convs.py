@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mtan_core.segments import Segments
+from mtan_core.winograd import WinogradConv
 
 ConvKind = Literal["shared", "own", "series", "parallel", "low_rank", "piggyback", "controllers"]
 
 
-class SharedConv(nn.Conv2d):
+class SharedConv(WinogradConv):
     """A convolution whose filters all tasks share."""
 
     def add_task(self, task: str) -> None:

@@ -12,7 +12,7 @@ from mtan_core.convs import pointwise
 from mtan_core.norm import NormMode, OwnNorm, TaskNorm, own_norms
 from mtan_core.pools import StageChannels, Tap
 from mtan_core.segments import Segments
-from mtan_core.winograd import Conv3x3
+from mtan_core.winograd import WinogradConv
 
 MaskActivation = Literal["sigmoid", "softmax_channels", "softmax_pixels", "ones"]
 
@@ -119,7 +119,7 @@ class AttentionStage(MaskedStage):
     ) -> None:
         super().__init__(tap, carried_channels, activation)
         self.shrink = shrink
-        self.conv = Conv3x3(tap.features, out_channels)
+        self.conv = WinogradConv(tap.features, out_channels, 3, padding=1)
         self.norm = TaskNorm(out_channels, norm)
 
     def forward(self, tap: Tap, carried: Tensor | None, segments: Segments) -> Float[Tensor, "batch out h w"]:
@@ -141,7 +141,7 @@ class UpwardStage(MaskedStage):
         self, tap: StageChannels, carried_channels: int, norm: NormMode, activation: MaskActivation = "sigmoid"
     ) -> None:
         super().__init__(tap, tap.features, activation)
-        self.conv = Conv3x3(carried_channels, tap.features)
+        self.conv = WinogradConv(carried_channels, tap.features, 3, padding=1)
         self.norm = TaskNorm(tap.features, norm)
 
     def forward(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mtan_core.norm import NormMode, TaskNorm
 from mtan_core.pools import StageChannels, Tap
 from mtan_core.segments import Segments
-from mtan_core.winograd import Conv3x3
+from mtan_core.winograd import WinogradConv
 
 FILTERS = (64, 128, 256, 512, 512)
 
@@ -29,7 +29,7 @@ class ConvNorm(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, norm: NormMode) -> None:
         super().__init__()
-        self.conv = Conv3x3(inputs, outputs)
+        self.conv = WinogradConv(inputs, outputs, 3, padding=1)
         self.norm = TaskNorm(outputs, norm)
 
     def forward(self, x: Float[Tensor, "batch _ h w"], segments: Segments) -> Float[Tensor, "batch out h w"]:

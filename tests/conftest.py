@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.together import Both, two_processes
 
@@ -19,6 +20,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the folder of real data at {folder}")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Each sum on one core: a worker's has the order of the main thread's then."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

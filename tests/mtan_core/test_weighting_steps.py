@@ -114,6 +114,7 @@ def stepped(kind: str, norm: NormMode = "domain", **options: Any) -> dict[str, T
     return {**step.network.state_dict(), **step.weighting.state_dict(), **logged}
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_and_accumulation_change_nothing(kind: str) -> None:
     alone = stepped(kind)

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mtan_core.winograd import Conv3x3, winograd_conv
+from mtan_core.winograd import WinogradConv, winograd_conv
 
-sizes = st.integers(1, 4)
+sizes, sides = st.integers(1, 4), st.integers(1, 9)
 
 
 def images(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -18,11 +18,11 @@ def images(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 @settings(deadline=None, max_examples=40)
-@given(batch=sizes, inputs=st.integers(1, 5), outputs=st.integers(1, 5), h2=sizes, w2=sizes, biased=st.booleans())
+@given(batch=sizes, inputs=st.integers(1, 5), outputs=st.integers(1, 5), h=sides, w=sides, biased=st.booleans())
 def test_it_is_the_convolution_with_its_gradients(
-    batch: int, inputs: int, outputs: int, h2: int, w2: int, biased: bool
+    batch: int, inputs: int, outputs: int, h: int, w: int, biased: bool
 ) -> None:
-    x = images(batch, inputs, 2 * h2, 2 * w2).requires_grad_()
+    x = images(batch, inputs, h, w).requires_grad_()
     weight = images(outputs, inputs, 3, 3).requires_grad_()
     bias = torch.randn(outputs, dtype=torch.float64, requires_grad=True) if biased else None
     learning = [x, weight] if bias is None else [x, weight, bias]
@@ -53,7 +53,7 @@ def test_rounding_stays_as_small_as_the_module_says(precision: torch.dtype, boun
 
 
 def test_under_autocast_parameters_get_gradients_in_their_own_precision() -> None:
-    conv = Conv3x3(128, 128)
+    conv = WinogradConv(128, 128, 3, padding=1)
     with torch.autocast("cpu", torch.bfloat16):
         made = winograd_conv(images(2, 128, 4, 4, dtype=torch.float32), conv.weight, conv.bias)
     made.float().square().mean().backward()
@@ -69,13 +69,13 @@ SUITED = (4, 128, 16, 16)
     [
         (SUITED, 128, True),
         (SUITED, 64, False),  # few products
-        ((4, 128, 15, 16), 128, False),  # tiles of two pixels do not fit
-        ((4, 128, 16, 17), 128, False),
+        ((16, 128, 9, 9), 128, True),
+        ((32, 128, 7, 7), 128, False),  # much to fill
         ((1, 128, 16, 16), 128, False),  # few tiles
     ],
 )
 def test_only_what_gains_is_done_that_way(shape: tuple[int, ...], channels: int, suits: bool) -> None:
-    conv = Conv3x3(128, channels).to(memory_format=torch.channels_last)
+    conv = WinogradConv(128, channels, 3, padding=1).to(memory_format=torch.channels_last)
     x = images(*shape, dtype=torch.float32)
     assert conv.suits(x) is suits
     assert not conv.suits(x.contiguous())
@@ -83,6 +83,6 @@ def test_only_what_gains_is_done_that_way(shape: tuple[int, ...], channels: int,
 
 
 def test_in_evaluation_it_is_the_plain_convolution_to_the_last_bit() -> None:
-    conv = Conv3x3(128, 128).eval()
+    conv = WinogradConv(128, 128, 3, padding=1).eval()
     x = images(*SUITED, dtype=torch.float32)
     assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
