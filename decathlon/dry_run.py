@@ -19,14 +19,15 @@ from mtan_core.runs import choose_device
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.weighting import GradientWeighting, byte_count, row_bytes
 
-PROBE = 2  # images per domain in the probing step
+PROBE = 16  # images of the probing step, at least two per domain: with fewer, convolutions would be made another way
 
 
 def estimate(config: RunConfig, data: str) -> dict[str, Any]:
     """Parameters, FLOPs, memory (bytes) and time (seconds) that a run would take; nothing is written.
 
-    FLOPs and memory are those of a real step with two images per domain, scaled by the batch; time is that of a real
-    step of the whole batch. Raises UserError when the memory expected exceeds the machine's, before it is asked for.
+    FLOPs and memory are those of a real step with few images, scaled by the batch (FLOPs that are made: on a CPU wide
+    convolutions take fewer, see `mtan_core/winograd.py`); time is that of a real step of the whole batch. Raises
+    UserError when the memory expected exceeds the machine's, before it is asked for.
     """
     with progress("estimating", total=4) as advance:
         return _estimate(config, data, advance)
@@ -80,7 +81,8 @@ def _probe(training: Training, tasks: tuple[str, ...]) -> tuple[float, float]:
         return tensor
 
     step = training.step
-    batches = {task: _first(training, task, PROBE) for task in tasks}
+    each = max(2, -(-PROBE // len(tasks)))
+    batches = {task: _first(training, task, each) for task in tasks}
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         FlopCounterMode(display=False) as counter,

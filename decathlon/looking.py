@@ -104,15 +104,8 @@ def draw(path: Path, run: Run, use: MaskUse, gradients: GradientCosines | None) 
         Heat("overlap: correlation of\nmean masks per channel", np.mean(use.correlations, axis=0), names, -1, 1)
     )
     if gradients is not None:
-        heats.append(
-            Heat(
-                "cosine of gradients on the shared pool\n(diagonal: with own other batches)",
-                gradients.cosines,
-                names,
-                -1,
-                1,
-            )
-        )
+        title = "cosine of gradients on the pool\n(diagonal: own other batches)"
+        heats.append(Heat(title, gradients.cosines, names, -1, 1))
     strips = [
         (f"stage {s}: mean mask of every channel (domains from top to bottom as above)", means)
         for s, means in enumerate(use.means)
