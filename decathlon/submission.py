@@ -90,7 +90,7 @@ def validate_results(results: Path, annotations: Path, domains: Domains = None, 
     Raises UserError for unknown images, duplicates and categories that are not of the image's domain, each with its id,
     and with `strict` for missing images too.
     """
-    matched = _valid(results, annotations, domains)
+    matched, others = _valid(results, annotations, domains)
     missing = {answer.domain: np.setdiff1d(answer.image_ids, own.image_ids) for answer, own in matched}
     if strict and any(map(len, missing.values())):
         told = "; ".join(f"{name}: {listed(ids)}" for name, ids in missing.items() if len(ids))
@@ -98,7 +98,8 @@ def validate_results(results: Path, annotations: Path, domains: Domains = None, 
     answers = [answer for answer, _ in matched]
     checks = {a.domain: DomainCheck(len(a.image_ids), len(missing[a.domain])) for a in answers}
     predictions = sum(len(own.image_ids) for _, own in matched)
-    return Validation(answers[0].split, predictions, checks, (*_missing_notes(checks), *_notes(answers)))
+    notes = (*_missing_notes(checks), *_other_notes(others), *_notes(answers))
+    return Validation(answers[0].split, predictions, checks, notes)
 
 
 def score_results(
@@ -109,7 +110,7 @@ def score_results(
     `baselines` (error fractions) gives points to domains that are not official. Raises UserError also for stripped files
     and for a baseline of a domain that is official or not scored.
     """
-    matched = _valid(results, annotations, domains)
+    matched, others = _valid(results, annotations, domains)
     custom = [answer.domain for answer, _ in matched if answer.domain not in official_domains()]
     for name in baselines or {}:
         if name not in custom:
@@ -124,23 +125,27 @@ def score_results(
         for a, own in matched
     }
     answers = [answer for answer, _ in matched]
-    notes = (*_missing_notes(scored), *_notes(answers), *_score_notes(answers, points))
+    notes = (*_missing_notes(scored), *_other_notes(others), *_notes(answers), *_score_notes(answers, points))
     return Scored(decathlon_score(errors, baselines), scored, answers[0].split, notes)
 
 
-def _valid(results: Path, annotations: Path, domains: Domains) -> list[tuple[Answers, Predictions]]:
-    """The chosen domains' answers, each with the predictions for it; UserError with all that is wrong with these."""
+def _valid(results: Path, annotations: Path, domains: Domains) -> tuple[list[tuple[Answers, Predictions]], int]:
+    """The chosen domains' answers, each with the predictions for it, and how many predictions are for domains not chosen.
+
+    Raises UserError with all that is wrong with those for the chosen ones.
+    """
     wanted = domains if domains is None or isinstance(domains, str) else list(domains)
     predictions = read_results(results)
     answers, owners = _answers_for(predictions.image_ids, annotations, wanted)
-    unknown = predictions.image_ids[owners < 0]
+    unknown, others = predictions.image_ids[owners < 0], 0
     if wanted:
-        unknown = unknown[_of_no_other_domain(unknown, answers)]
+        kept = _of_no_other_domain(unknown, answers)
+        unknown, others = unknown[kept], int((~kept).sum())
     matched = [(answer, predictions.where(owners == place)) for place, answer in enumerate(answers)]
     problems = [*_bad_images(unknown, matched, annotations), *_bad_categories(matched)]
     if problems:
         raise UserError(f"{results}: refused for {'; '.join(problems)}.")
-    return matched
+    return matched, others
 
 
 def _answers_for(images: Ids, source: Path, domains: str | Sequence[str] | None) -> tuple[list[Answers], Ids]:
@@ -237,6 +242,10 @@ def _missing_notes(domains: Mapping[str, DomainCheck | DomainScore]) -> list[str
         if domain.missing
     ]
     return [f"Images without a prediction, which count as errors: {', '.join(told)}."] if told else []
+
+
+def _other_notes(others: int) -> list[str]:
+    return [f"Passed over, as not of the chosen domains: {others:,} predictions."] if others else []
 
 
 def _notes(answers: Sequence[Answers]) -> list[str]:

@@ -64,7 +64,11 @@ def test_a_domain_without_any_prediction_is_missing_unless_left_out(tmp_path: Pa
 
 def test_chosen_domains_pass_over_the_predictions_for_others_only(tmp_path: Path, labels: Path) -> None:
     results = write_entries(tmp_path / "results.json", truth(DTD, SVHN))
-    assert validate_results(results, labels, ["dtd"]).predictions == 4
+    checked = validate_results(results, labels, ["dtd"])
+    assert checked.predictions == 4
+    assert f"Passed over, as not of the chosen domains: {len(truth(SVHN))} predictions." in checked.notes
+    assert any(note.startswith("Passed over") for note in score_results(results, labels, ["dtd"]).notes)
+    assert not any(note.startswith("Passed over") for note in validate_results(results, labels).notes)
     astray = write_entries(tmp_path / "astray.json", [*truth(DTD, SVHN), {"image_id": 17, "category_id": 40000001}])
     with pytest.raises(UserError, match="unknown image ids: 17"):
         validate_results(astray, labels, ["dtd"])
