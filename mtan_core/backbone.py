@@ -18,6 +18,7 @@ from mtan_core.norm import SHARED, NormMode, TaskNorm
 from mtan_core.pools import Tap
 from mtan_core.segments import Segments
 
+LEAST_MOMENTUM = 0.1  # of running statistics: torch's default
 PLAIN = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the norms whose places `TaskNorm`s can take
 
 
@@ -82,8 +83,9 @@ class BackboneNorm(TaskNorm):
     """A `TaskNorm` that is called as `BatchNorm2d` is."""
 
     def __init__(self, like: _BatchNorm, mode: NormMode, now: _Now) -> None:
-        # a cumulative average (momentum None) becomes a moving one
-        super().__init__(like.num_features, mode, 0.1 if like.momentum is None else like.momentum, like.eps)
+        # A cumulative average (momentum None) becomes a moving one. The 0.01 of some networks, made for trainings of a
+        # hundred thousand steps, would leave statistics that the weights have long run away from.
+        super().__init__(like.num_features, mode, max(like.momentum or 0.0, LEAST_MOMENTUM), like.eps)
         self.now = now
         self.begin = {key: value.detach().clone() for key, value in like.state_dict().items()}
         for held in (*self.affine.values(), *self.statistics.values()):
