@@ -14,10 +14,10 @@ from decathlon.data.custom import write_store
 from decathlon.data.store import open_store
 from decathlon.own_store import NAME as OWN_STORE
 from decathlon.own_store import carry_over
-from decathlon.runs import Run, RunFolder
+from decathlon.runs import Run, RunFolder, pool_weights
 from decathlon.specs import DomainSpec, check_name
 from decathlon.training import prepare_training, train
-from mtan_core.checkpoint import read_tensors, save_untrained
+from mtan_core.checkpoint import save_untrained
 from mtan_core.errors import UserError
 from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork
@@ -153,8 +153,7 @@ def extended(run: Run, config: RunConfig, spec: DomainSpec) -> AttentionNetwork:
     old = run.network
     method = methods()[config.method]
     if method.pretrained and method.conv == "own":
-        weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
-        take_pool(network, weights, f"`pool_from`: {config.pool_from}")
+        take_pool(network, pool_weights(config.pool_from), f"`pool_from`: {config.pool_from}")
     if config.norm == "shared":
         for task in old.tasks:
             if all(task in norm.statistics for norm in old.task_norms()):

@@ -162,6 +162,10 @@ class RunConfig(Frozen):
             raise ValueError(
                 f'`method = "{self.method}"` learns from teachers: name their runs by `distillation.teachers`'
             )
+        if self.network.nodes and self.pool in POOLS:
+            raise ValueError(
+                f'`network.nodes` are of a network that is tapped, found pool = "{self.pool}", whose are its own'
+            )
         if method.own_norms and self.norm != "domain":
             raise ValueError(f'`method = "{self.method}"` needs norm = "domain", found "{self.norm}"')
         return self

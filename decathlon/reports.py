@@ -127,8 +127,11 @@ def submit_run(
 
     Raises UserError, before anything is predicted, where `out` (or with `archive` the .zip beside it) cannot be written.
     """
-    for path in [out, *([out.with_suffix(".zip")] if archive else [])]:
-        check_output(path)
+    if out.suffix.lower() == ".zip":
+        raise UserError(f"--out: expected the name of a JSON file (--zip writes the archive beside it), found {out}.")
+    check_output(out)
+    if archive:
+        check_output(out.with_suffix(".zip"))
     names = common_domains(run, store, domains)
     chosen = [name for name in names if split in store.splits(name)]
     if not chosen:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from decathlon.batches import DomainImages
 from decathlon.building import build_network
@@ -112,6 +113,15 @@ def trained_network(config: RunConfig, specs: Mapping[str, DomainSpec], checkpoi
     network = build_network(config, {name: spec.classes for name, spec in specs.items()})
     load_weights(network, checkpoint)
     return network
+
+
+def pool_weights(run: str) -> dict[str, Tensor]:
+    """The weights of the run that `pool_from` names. Raises UserError for one that is none, or not yet trained to its end."""
+    folder = RunFolder(Path(run))
+    weights = read_tensors(folder.checkpoint(), "weights")
+    if folder.summary() is None:
+        raise UserError(f"`pool_from`: expected a finished run, found one still to be trained: {run}.")
+    return weights
 
 
 def load_weights(network: AttentionNetwork, checkpoint: Path) -> None:

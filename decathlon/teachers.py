@@ -18,7 +18,8 @@ def distillation(
 ) -> Distillation | None:
     """What teachers add to the losses of these domains; None where the configuration names no teachers.
 
-    Raises UserError for a run that is no finished one, for a domain that none of them knows, and for one of other classes.
+    Raises UserError for a run that is no finished one, for a domain that none of them knows, for one of other classes, and
+    for a teacher that has learnt from images of another size or fit.
     """
     options = config.distillation
     if not options.teachers:
@@ -27,6 +28,8 @@ def distillation(
     taught: dict[str, list[str]] = {}
     for spec in specs:
         taught.setdefault(_teacher(spec, known), []).append(spec.name)
+    for run, tasks in taught.items():
+        _refuse_other_images(config, run, [spec for spec in specs if spec.name in tasks])
     networks = [(_network(RunFolder(Path(run)), known[run]).to(device), tasks) for run, tasks in taught.items()]
     strengths = Strengths(options.features, options.logits, options.temperature, options.weights)
     with torch.random.fork_rng(devices=[]):
@@ -54,6 +57,22 @@ def _teacher(spec: DomainSpec, known: dict[str, dict[str, DomainSpec]]) -> str:
                 )
             return run
     raise UserError(f"`distillation.teachers`: none of {', '.join(known)} knows the domain {spec.name}.")
+
+
+def _refuse_other_images(config: RunConfig, run: str, specs: Sequence[DomainSpec]) -> None:
+    """A teacher answers for images as it has learnt them: at another size it does far worse, and nobody would notice."""
+    theirs = RunFolder(Path(run)).config()
+    if theirs.image_size != config.image_size:
+        raise UserError(
+            f"`distillation.teachers`: expected a run with `image_size` = {config.image_size}, "
+            f"found {theirs.image_size}: {run}."
+        )
+    for spec in specs:
+        fits = [each.fit.get(spec.name, spec.fit) for each in (config, theirs)]
+        if fits[0] != fits[1]:
+            raise UserError(
+                f"`distillation.teachers`: expected a run with `fit.{spec.name}` = {fits[0]}, found {fits[1]}: {run}."
+            )
 
 
 def _network(folder: RunFolder, specs: dict[str, DomainSpec]) -> AttentionNetwork:

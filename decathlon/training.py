@@ -15,18 +15,18 @@ from decathlon.data.store import open_store
 from decathlon.evaluation import evaluate_domain, reestimate_domain
 from decathlon.observer import Observer
 from decathlon.resuming import refuse_other_data, refuse_other_divisions
-from decathlon.runs import RunFolder, load_weights, trained_network
+from decathlon.runs import RunFolder, load_weights, pool_weights, trained_network
 from decathlon.specs import DomainSpec, official_domains
 from decathlon.teachers import distillation
 from decathlon.training_images import TrainingImages, stored_images, training_images
 from mtan_core import training as core
-from mtan_core.checkpoint import checkpoints, read_state, read_tensors, save_checkpoint
+from mtan_core.checkpoint import checkpoints, read_state, save_checkpoint
 from mtan_core.distillation import Distillation
 from mtan_core.environment import environment
 from mtan_core.errors import UserError, nearest
 from mtan_core.loop import Phase, Report, Show, Trainer, report_nothing
 from mtan_core.methods import methods
-from mtan_core.metrics import Tally
+from mtan_core.metrics import Tally, mean_accuracy
 from mtan_core.network import AttentionNetwork
 from mtan_core.norm import synchronise
 from mtan_core.optimizers import make_optimizer
@@ -111,9 +111,12 @@ class Training(core.Training):
             self._reestimate(self.network)
 
     def measure(self) -> None:
-        """With the statistics of each domain that were re-estimated."""
+        """With the statistics of each domain that were re-estimated; so is the best checkpoint, where it is the last."""
         if self.config.norm == "shared" and self.val_images:
             self.reestimated = self.validate()
+            best = self.trainer.best
+            if best and best["step"] == self.trainer.position.steps:
+                best["accuracy"] = mean_accuracy(self.reestimated)
 
     def _reestimate(self, network: AttentionNetwork) -> None:
         for domain, source in self.train_images.items():
@@ -215,8 +218,7 @@ def prepare_training(
     network.to(device)
     folder = RunFolder(run)
     if config.pool_from and not checkpoints(folder.checkpoints):
-        weights = read_tensors(RunFolder(Path(config.pool_from)).checkpoint("last"), "weights")
-        take_pool(network, weights, f"`pool_from`: {config.pool_from}")
+        take_pool(network, pool_weights(config.pool_from), f"`pool_from`: {config.pool_from}")
     synchronise(network, group)
     training = Training(config, folder, specs, network, train_images, val_images, None, device, group)  # type: ignore[arg-type]
     teachers = None if inherited else distillation(config, network, [store.specs[name] for name in domains], device)

@@ -105,6 +105,12 @@ class WeightingConfig(Frozen):
     )
     update_every: PositiveInt = Field(1, description="Nash-MTL: steps between solutions of the game")
 
+    @model_validator(mode="after")
+    def _has_a_use_for_weights(self) -> "WeightingConfig":
+        if self.weights and self.kind != "fixed":
+            raise ValueError(f'`weights` needs kind = "fixed", found "{self.kind}"')
+        return self
+
 
 class OptimizerConfig(Frozen):
     """The optimiser and its learning rate."""
@@ -117,7 +123,7 @@ class OptimizerConfig(Frozen):
     decay_norms: bool = Field(True, description="whether weight decay holds for biases and batch norms too")
     schedule: Literal["constant", "step", "cosine"] = Field("cosine", description="learning rate over a phase")
     warmup: NonNegativeFloat = Field(0.0, description="epochs of linear warm-up")
-    step_epochs: float = Field(50.0, gt=0, description="epochs between the steps of `step`")
+    step_epochs: float = Field(50.0, ge=1e-3, description="epochs between the steps of `step`")
     step_factor: float = Field(0.5, gt=0, le=1, description="factor of each step of `step`")
     clip: NonNegativeFloat = Field(0.0, description="largest norm of the gradient; 0: not clipped")
 

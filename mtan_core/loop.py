@@ -14,7 +14,7 @@ from torch import Tensor
 from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import load_exactly, prune, read_state, read_tensors, save_checkpoint
 from mtan_core.errors import UserError
-from mtan_core.metrics import Tally
+from mtan_core.metrics import Tally, mean_accuracy
 from mtan_core.parallel import Group
 from mtan_core.progress import Advance, progress
 from mtan_core.sampling import Sampler
@@ -285,7 +285,7 @@ class Trainer:
 
     def _keep_best(self, validation: Mapping[str, Tally]) -> None:
         if validation:
-            accuracy = sum(tally.accuracy for tally in validation.values()) / len(validation)
+            accuracy = mean_accuracy(validation)
             if self.best is None or accuracy > self.best["accuracy"]:
                 self.best = {"step": self.position.steps, "accuracy": accuracy}
 
@@ -374,10 +374,11 @@ def _restore_optimizer(training: Step, tensors: Mapping[str, Tensor], where: str
             if any(value.shape not in (parameter.shape, torch.Size([])) for value in held.values()):
                 raise UserError(f"{where}: expected this network's optimiser, found another shape for {prefix[:-1]}.")
             if held:
-                # copies in the parameter's own memory format; AdamW's step count stays where the optimiser keeps it
+                # copies in the parameter's own memory format; a fused AdamW counts its steps where the parameters are
+                counts = parameter.device if group.get("fused") else "cpu"
                 training.optimizer.state[parameter] = {
                     key: torch.empty_like(parameter).copy_(value)
                     if value.shape == parameter.shape and key != "step"
-                    else value.clone()
+                    else value.to(counts, copy=True)
                     for key, value in held.items()
                 }

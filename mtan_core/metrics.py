@@ -1,5 +1,6 @@
 """Sums from which metrics are made: counts are added up and divided once, so batch sizes do not matter."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -38,3 +39,8 @@ class Tally:
     def mean_step_loss(self) -> float:
         """Mean over batches of their mean losses: what a loss weighting learns of an epoch."""
         return self.step_losses / self.steps
+
+
+def mean_accuracy(tallies: Mapping[str, Tally]) -> float:
+    """Mean of the tasks' key metrics: the measure that `best` is chosen by."""
+    return sum(tally.accuracy for tally in tallies.values()) / len(tallies)

@@ -1,5 +1,6 @@
 """What every kind of run's folder holds: `config.toml`, `metrics.parquet`, `summary.json`, `checkpoints/`, TensorBoard events."""
 
+import errno
 import json
 import shutil
 from abc import ABC, abstractmethod
@@ -99,8 +100,13 @@ def new_run(path: Path, advice: str = "choose another") -> Iterator[Path]:
         with held(path, "a run"):
             pass
         shutil.rmtree(path)
-    with replacing(path) as temporary:
-        yield temporary
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as problem:
+        if problem.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            refuse_existing(path, advice)  # somebody was quicker
+        raise
 
 
 def refuse_existing(path: Path, advice: str = RESUMABLE) -> None:

@@ -26,7 +26,8 @@ class Sampler:
     `sizes`: number of training examples by task, in declared order. `batch_size`: examples per task and step.
 
     `kind`: "joint": every step takes a batch from every task; one task per step otherwise: "proportional" (p ~ n),
-    "temperature" (p ~ n^(1/temperature)), "round_robin", "sequential" (one pass over each task after the other).
+    "temperature" (p ~ n^(1/temperature)), "round_robin" (an epoch goes on where the one before it stopped), "sequential" (one
+    pass over each task after the other).
     """
 
     kind: Sampling
@@ -61,9 +62,10 @@ class Sampler:
         if self.kind == "sequential":
             return [(task,) for task in tasks for _ in range(self.batches_per_pass(task))]
         if self.kind == "round_robin":
-            return [(tasks[step % len(tasks)],) for step in range(steps)]
+            return [(tasks[(epoch * steps + step) % len(tasks)],) for step in range(steps)]
         exponent = 1.0 if self.kind == "proportional" else 1.0 / self.temperature
-        shares = np.array([self.sizes[task] for task in tasks], dtype=np.float64) ** exponent
+        sizes = np.array([self.sizes[task] for task in tasks], dtype=np.float64)
+        shares = (sizes / sizes.max()) ** exponent  # at most 1, whatever the exponent
         places = keyed_generator(self.seed, "tasks", epoch).choice(len(tasks), size=steps, p=shares / shares.sum())
         return [(tasks[place],) for place in places]
 

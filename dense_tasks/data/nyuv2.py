@@ -37,6 +37,8 @@ def nyuv2_source(path: Path, size: Size = DEFAULT_SIZE, raw_depth: bool = False)
 
     Raises UserError for files that are missing or of another format, and for splits and classes that do not fit.
     """
+    if not path.exists():
+        raise UserError(f"Expected a folder with {LABELLED}, or that file, found nothing at {path}.")
     folder = path if path.is_dir() else path.parent
     labelled = path if path.is_file() else _find(folder, LABELLED)
     file = open_hdf5(labelled)

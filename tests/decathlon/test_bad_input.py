@@ -54,7 +54,10 @@ def train(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> Callable[..., Outcome]
         (["--set", "threads=100000"], "`threads`"),
         (["--set", "fit.pedestrians=crop"], "no domain 'pedestrians'"),
         (["--set", "augment.centre=svnh"], "did you mean 'svhn'"),
-        (["--set", "weighting.weights.dtdd=2"], "did you mean 'dtd'"),
+        (["--weighting", "fixed", "--set", "weighting.weights.dtdd=2"], "did you mean 'dtd'"),
+        (["--set", "weighting.weights.dtd=2"], '`weights` needs kind = "fixed", found "equal"'),
+        (["--set", "network.nodes=conv1"], '`network.nodes` are of a network that is tapped, found pool = "wrn"'),
+        (["--set", "optimizer.step_epochs=1e-320"], "`optimizer.step_epochs`"),
         (["--set", "optimizer.domain_weight_decay.dtdd=2"], "did you mean 'dtd'"),
         (["--set", "phases.0.domains=svnh"], "did you mean 'svhn'"),
         (["--domains", "svhn", "--set", "phases.0.domains=dtd"], "none of its domains is trained"),
@@ -164,6 +167,8 @@ def test_outputs_of_another_kind_are_refused_before_any_work(
     words = ("decathlon", "submit", trained, "--data", challenge.store, "--zip", "--out", tmp_path / "results.json")
     refused(mtan(*words), "results.zip")
     assert not (tmp_path / "results.json").exists()
+    words = ("decathlon", "submit", trained, "--data", challenge.store, "--out", tmp_path / "mine.zip")
+    refused(mtan(*words), "a JSON file (--zip writes the archive beside it)", "mine.zip")
 
 
 def spoilt_store(challenge: Tiny, tmp_path: Path, kind: str) -> tuple[str, str]:

@@ -225,6 +225,11 @@ def test_a_pool_of_another_shape_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="found none"):
         train_tiny(challenge.store, tmp_path / "run", *words, "network.depth=16")
+    shutil.copytree(pretrained, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "summary.json").unlink()
+    with pytest.raises(UserError, match=r"`pool_from`: expected a finished run, found one still to be trained"):
+        train_tiny(challenge.store, tmp_path / "run", *changes("parallel", tmp_path / "unfinished", pretrained))
+    assert not (tmp_path / "run").exists()
     told = mtan("decathlon", "train", "--data", challenge.store, "--run", tmp_path / "run", "--preset", "small",
                 "--method", "parallel", "--pool-from", tmp_path / "nothing")  # fmt: skip
     assert told.code == 2 and "nothing" in told.err and "Traceback" not in told.err
@@ -257,6 +262,9 @@ def test_teachers_that_cannot_teach_are_refused_before_anything_is_written(
     shutil.copytree(teachers, tmp_path / "unfinished")
     (tmp_path / "unfinished" / "summary.json").unlink()
     assert "still to be trained" in told("method=universal", f"distillation.teachers={tmp_path / 'unfinished'}")
+    taught = ("method=universal", f"distillation.teachers={teachers}")
+    assert "expected a run with `image_size` = 32, found 24" in told(*taught, "image_size=32")
+    assert "expected a run with `fit.svhn` = squash, found crop" in told(*taught, "image_size=24", "fit.svhn=squash")
     shutil.copytree(teachers, tmp_path / "other")
     listed = json.loads((tmp_path / "other" / "domains.json").read_text())
     listed["domains"][0]["mean"] = [0.1, 0.2, 0.3]
@@ -269,7 +277,9 @@ def test_each_domain_has_the_first_teacher_that_knows_it(
 ) -> None:
     """Any method may have teachers; with the terms' weights at 0 they change nothing but what is logged beside."""
     config = load_config(
-        "small", None, ["method=mtan", f"distillation.teachers={pretrained},{teachers}", "network.width=1"]
+        "small",
+        None,
+        ["method=mtan", f"distillation.teachers={pretrained},{teachers}", "network.width=1", "image_size=24"],
     )
     specs = RunFolder(teachers).specs()
     student = build_network(config, {name: spec.classes for name, spec in specs.items()})

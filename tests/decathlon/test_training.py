@@ -213,6 +213,13 @@ def test_shared_statistics_end_as_each_domains_own(mtan: Mtan, challenge: Tiny, 
         assert {name: row["accuracy"] for name, row in kept["domains"].items()} == summary["val_accuracy"]
 
 
+def test_with_shared_statistics_the_best_is_told_as_the_last_is_where_it_is_the_last(
+    challenge: Tiny, tmp_path: Path
+) -> None:
+    summary = train_tiny(challenge.store, tmp_path / "run", "norm=shared", "evaluate_every=2")
+    assert summary["best"] == {"step": summary["steps"], "accuracy": summary["mean_val_accuracy"]}
+
+
 def test_a_run_with_shared_statistics_needs_no_training_data_later(
     mtan: Mtan, challenge: Tiny, shared_norm: Path, tmp_path: Path
 ) -> None:

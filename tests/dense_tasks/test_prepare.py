@@ -221,6 +221,11 @@ def test_mistakes_in_nyuv2_s_files(mistake: str, tmp_path: Path, mtan: Mtan) -> 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"found nothing at {tmp_path / 'nowhere'}"):
+        nyuv2_source(tmp_path / "nowhere")
+
+
 def test_a_data_set_that_is_missing_or_of_another_shape(tmp_path: Path) -> None:
     folder = official.write_nyuv2(tmp_path / "source")
     with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as file:

@@ -55,7 +55,7 @@ CHOICES = {
     "a metric": (["--set", "metric=old"], "`metric`"),
     "a data set": (["--set", "dataset=nyu"], "did you mean 'nyuv2'?"),
     "a device": (["--set", "device=cuda:99"], "`device`"),
-    "weights of no task": (["--set", "weighting.weights.edges=2"], "there is no task 'edges' in training"),
+    "weights of no task": (["--weighting", "fixed", "--set", "weighting.weights.edges=2"], "there is no task 'edges' in training"),
     "a small scale": (["--set", "augment.scales=[0.5]"], "`augment.scales.0`"),
     "nothing shared": (["--method", "single", "--weighting", "pcgrad"], "parameters that tasks share"),
     "no last convolution": (["--method", "cross-stitch", "--weighting", "gradnorm"], "a last convolution"),

@@ -26,9 +26,16 @@ def test_sequential_passes_over_one_task_after_the_other() -> None:
     assert draws == [("digits",)] * 6 + [("flowers",)] * 2 + [("signs",)] * 25
 
 
-def test_round_robin_takes_turns() -> None:
-    draws = Sampler("round_robin", SIZES, 16, steps_per_epoch=7).epoch(5, TASKS)
-    assert [task for (task,) in draws] == ["digits", "flowers", "signs"] * 2 + ["digits"]
+def test_round_robin_takes_turns_from_one_epoch_to_the_next() -> None:
+    sampler = Sampler("round_robin", SIZES, 16, steps_per_epoch=7)
+    assert [task for (task,) in sampler.epoch(3, TASKS)] == ["digits", "flowers", "signs"] * 2 + ["digits"]
+    short = Sampler("round_robin", SIZES, 16, steps_per_epoch=2)
+    assert [task for epoch in range(3) for (task,) in short.epoch(epoch, TASKS)] == ["digits", "flowers", "signs"] * 2
+
+
+def test_a_temperature_near_zero_leaves_the_largest_task() -> None:
+    sampler = Sampler("temperature", SIZES, 16, temperature=0.002, steps_per_epoch=20)
+    assert sampler.epoch(0, TASKS) == [("signs",)] * 20
 
 
 @pytest.mark.parametrize(("kind", "exponent"), [("proportional", 1.0), ("temperature", 0.25)])
@@ -50,7 +57,8 @@ def test_draws_are_a_function_of_seed_and_epoch(kind: Sampling) -> None:
 
     assert draws(1, 4) == draws(1, 4)
     random = kind in ("proportional", "temperature")
-    assert (draws(1, 4) != draws(1, 5)) == random
+    later = 4 + len(TASKS)  # so many epochs later turns are the same again
+    assert (draws(1, 4) != draws(1, later)) == random
     assert (draws(1, 4) != draws(2, 4)) == random
 
 
