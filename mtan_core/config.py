@@ -314,11 +314,12 @@ def _sentence(error: Any, model: type[BaseModel]) -> str:
 
 
 def _listed_keys(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """The keys of a table in a list of tables, such as `phases.0.epochs`."""
-    if len(place) < 2 or not isinstance(place[1], int):
+    """The keys of a table among several, such as `phases.0.epochs`."""
+    if len(place) < 3:
         return []
-    (table,) = [inner for inner in get_args(model.model_fields[str(place[0])].annotation) if inner is not Ellipsis]
-    return [f"{place[0]}.{place[1]}.{name}" for name in table.model_fields]
+    kinds = get_args(model.model_fields[str(place[0])].annotation)
+    tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return [f"{place[0]}.{place[1]}.{name}" for table in tables for name in table.model_fields]
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tests.experiments.searching import HEAD, LR, written
         ('[space]\n"optimizer.lrr" = {uniform = [0.1, 0.2]}', "did you mean 'optimizer.lr'?"),
         ('[space]\n"optimizer.lr" = {uniform = [-1.0, 0.2]}', "greater than 0"),
         ('[space]\n"optimizer.lr" = {uniform = [0.2, 0.1]}', "lower end first"),
+        ('[space]\n"optimizer.lr" = {choise = [0.1]}', "did you mean 'space.optimizer.lr.choice'"),
         ('[space]\n"optimizer.lr" = {}', "expected one of"),
         ("[space]", "at least one key"),
         ("trials = 3", "space"),
