@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dense_tasks.data.arrays import ArrayError, image_array, image_problem
 from dense_tasks.data.resizing import resize_image
 from dense_tasks.drawing import Drawn, draw_masks, draw_predictions
 from dense_tasks.runs import DenseRun
@@ -16,26 +17,43 @@ from mtan_core.images import find_images, read_pixels
 from mtan_core.progress import late_progress
 from mtan_core.step import autocast
 
+ARRAY = ".npy"  # the ending of a root's images
+
 
 def predict_files(run: DenseRun, paths: Sequence[Path], out: Path, masks: bool = False) -> list[dict[str, Any]]:
     """Write `<name>.png` (and with `masks` `<name>-masks.png`) into `out` for every image file; folders stand for theirs.
+
+    An image may also be an npy file, as a root holds it.
 
     An image is resized to the run's size (an imported run's: the nearest sides that the network can take). Raises UserError,
     before anything is written, for what is no image, for two that would be written under one name, for an image that would be
     overwritten, and for masks of a network without any.
     """
-    files = find_images(paths)
+    files = find_images(paths, also=[ARRAY])
     _refuse_collisions(files, out, masks)
     if masks:
         _refuse_without_masks(run)
     for file in files:
-        read_pixels(file)
+        _read(file)
     told = []
     with late_progress("predicting", total=len(files)) as advance:
         for file in files:
-            told.append(_predict(run, file, read_pixels(file), out, masks))
+            told.append(_predict(run, file, _read(file), out, masks))
             advance(note=file.name)
     return told
+
+
+def _read(file: Path) -> np.ndarray:
+    """An image (H, W, 3): bytes, or real numbers in [0, 1]. Raises UserError for what is none."""
+    if file.suffix.lower() != ARRAY:
+        return read_pixels(file)
+    try:
+        image = image_array(file)
+        if problem := image_problem(image):
+            raise ArrayError(problem)
+    except ArrayError as problem:
+        raise UserError(f"Expected an image, found {problem}: {file}.") from None
+    return image
 
 
 def _pictures(file: Path, out: Path, masks: bool) -> list[Path]:

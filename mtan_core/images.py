@@ -13,14 +13,14 @@ from mtan_core.errors import UserError
 SMALLEST_SIDE, MOST_PIXELS = 4, 89_000_000  # of a file: below nothing is to be seen; above the decoder refuses
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Files as they are named; of a folder, all image files in it and below, by their endings, sorted.
+def find_images(paths: Sequence[Path], also: Sequence[str] = ()) -> list[Path]:
+    """Files as they are named; of a folder, all image files in it and below, by their endings (and those of `also`), sorted.
 
     Raises UserError for a path that is not there, and for a folder without images.
     """
     files: list[Path] = []
     for path in paths:
-        inside = sorted(_images_below(path)) if path.is_dir() else [path]
+        inside = sorted(_images_below(path, also)) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"Expected a folder with image files, found none in {path}.")
         files += inside
@@ -30,10 +30,10 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: Path, also: Sequence[str]) -> Iterator[Path]:
     from PIL import Image  # loads decoders
 
-    endings = Image.registered_extensions()
+    endings = {*Image.registered_extensions(), *also}
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in endings and not hidden and path.is_file():

@@ -78,5 +78,6 @@ def _draw(axes: "Axes", values: np.ndarray, inverse: bool) -> None:
     drawn = axes.imshow(depth, cmap="inferno" if inverse else "inferno_r", interpolation="nearest")
     assert axes.figure is not None
     bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((0, -0.09, 1, 0.05)), orientation="horizontal")
+    bar.ax.locator_params(nbins=5)  # more long numbers than that would lie over each other
     bar.ax.tick_params(labelsize=6, length=2, pad=1)
     bar.set_label("inverse depth" if inverse else "depth (m)", fontsize=6, labelpad=1)

@@ -48,6 +48,23 @@ def test_files_and_folders_are_drawn(mtan: Mtan, trained: Path, images: Path, tm
     assert shown.code == 0 and shown.out == f"{images / 'a.png'}: {out / 'a.png'}\n"
 
 
+def test_the_images_of_a_root_are_drawn_too(mtan: Mtan, trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "image"
+    folder.mkdir()
+    shades = np.random.default_rng(0).random((32, 64, 3))
+    np.save(folder / "0.npy", shades.astype(np.float16))
+    np.save(folder / "1.npy", (shades * 255).astype(np.int64))
+    told = document(mtan("dense", "predict", trained, folder, "--out", tmp_path / "out", "--json"))
+    assert [each["image"] for each in told] == [str(folder / "0.npy"), str(folder / "1.npy")]
+    for name, array, words in (
+        ("labels", np.zeros((32, 64)), "an image of shape 32x64 instead of HxWx3"),
+        ("normals", shades - 1, "image values from"),
+        ("objects", np.array([{"a": 1}], dtype=object), "Python objects, which are never loaded"),
+    ):
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+        refused(predicting(mtan, trained, tmp_path / "none", tmp_path / f"{name}.npy"), words, f"{name}.npy")
+
+
 def predicting(mtan: Mtan, run: Path, out: Path, *words: object) -> Outcome:
     outcome = mtan("dense", "predict", run, *words, "--out", out)
     assert not out.exists()
