@@ -75,4 +75,5 @@ def train(
     if as_json:
         print(json.dumps(summary))
         return
-    print(f"{run}: trained by {summary['workers']} workers in {summary['seconds']:.0f} s.")
+    by = "1 worker" if summary["workers"] == 1 else f"{summary['workers']} workers"
+    print(f"{run}: trained by {by} in {summary['seconds']:.0f} s.")
