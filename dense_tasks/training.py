@@ -96,18 +96,22 @@ class Training(core.Training):
         }
 
 
+def training_root(config: RunConfig, data: Path) -> Root:
+    """The root that a configuration trains on, all of whose files are looked at. Raises UserError as `open_root` does.
+
+    What its images must divide by depends on the network, and is asked later.
+    """
+    return open_root(
+        data, config.tasks or None, config.dataset or None, missing_labels=config.missing_labels, divisor=1
+    )
+
+
 def prepare_training(
     config: RunConfig, data: Path, run: Path, stop: Callable[[], bool] = lambda: False, group: Group = ALONE
 ) -> Training:
     """Put all parts of a run together; writes nothing. Raises UserError for what cannot be trained."""
     refuse_few_images("`batch_size`", config.batch_size, group)
-    root = open_root(
-        data,
-        config.tasks or None,
-        config.dataset or None,
-        missing_labels=config.missing_labels,
-        divisor=1,
-    )
+    root = training_root(config, data)
     for warning in root.warnings:
         print(f"mtan: warning: {warning}", file=sys.stderr)
     if config.threads:

@@ -267,6 +267,7 @@ def _check_data(made: Sweep) -> None:
             raise UserError(f"--data: expected a folder of dense data, found none: {made.where.data}.")
         if made.where.annotations is not None:
             raise UserError("--annotations: expected a table of the Decathlon, found a dense one.")
+        _check_root(made)
         return
     from decathlon.data.store import open_store
     from decathlon.training import check_keys
@@ -282,6 +283,15 @@ def _check_data(made: Sweep) -> None:
                 )
     if made.where.annotations is not None:
         _check_annotations(Path(made.where.annotations), domains)
+
+
+def _check_root(made: Sweep) -> None:
+    """Look at all files of the root, once for each way in which rows read it."""
+    from dense_tasks.training import training_root
+
+    configs: list[Any] = [made.job(cell).config for cell in made.cells]
+    for config in {(each.tasks, each.dataset, each.missing_labels): each for each in configs}.values():
+        training_root(config, Path(made.where.data))
 
 
 def _check_annotations(annotations: Path, domains: list[str]) -> None:

@@ -15,9 +15,11 @@ from decathlon.training import train
 from experiments.cluster.mirror import Mirror
 from experiments.cluster.stopping import interruptible
 from experiments.sweep.config import cells, configuration, read_table, rows_of, shipped, sources
+from mtan_core.errors import UserError
 from mtan_core.methods import methods
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import TINY, Tiny, challenge  # noqa: F401 -- a fixture
+from tests.dense_tasks.roots import write_root
 from tests.experiments.searching import command, wait_until
 
 HEAD = f'preset = "quickstart"\nset = {json.dumps([change for change in TINY if not change.startswith("seed")])}\n'
@@ -146,6 +148,17 @@ def test_shipped_tables_are_whole() -> None:
             assert {row.name for row in rows_of(table).values()} >= set(methods())
         else:
             assert len(rows_of(table)) == (17 if name.startswith(("nyuv2", "cityscapes7")) else 7)
+
+
+def test_small_dense_tables_take_a_small_root_and_large_ones_of_other_classes_do_not(tmp_path: Path) -> None:
+    """All files are looked at before Ray starts, as each row reads them."""
+    from experiments.sweep.engine import Sweep, Where  # imports Ray
+
+    root = write_root(tmp_path / "root")
+    for name in (name for name in shipped() if name.endswith("-small") and "many" not in name):
+        Sweep(tmp_path / "out", read_table(name), Where(str(root))).check()
+    with pytest.raises(UserError, match="where the 2 classes end at 1"):
+        Sweep(tmp_path / "out", read_table("cityscapes2"), Where(str(root))).check()
 
 
 def test_a_dry_run_prints_the_trainings(mtan: Mtan, tmp_path: Path) -> None:

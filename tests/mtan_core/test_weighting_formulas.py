@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, nnls
 
@@ -119,6 +119,7 @@ def test_dtp_is_bounded_where_all_is_wrong_and_0_where_all_is_right() -> None:
 
 
 @given(seed=SEEDS)
+@example(seed=640)  # a weight would become negative
 @few
 def test_gradnorm_is_algorithm_1(seed: int) -> None:
     alpha, lr, made = 0.7, 0.05, weighting("gradnorm", alpha=0.7)
@@ -132,7 +133,7 @@ def test_gradnorm_is_algorithm_1(seed: int) -> None:
         raw = np.linalg.norm(matrix(rows), axis=1)
         rate = (values / first) / (values / first).mean()
         slope = np.sign(weights * raw - (weights * raw).mean() * rate**alpha) * raw
-        weights = weights - lr * slope
+        weights = (weights - lr * slope).clip(made.FLOOR)  # the paper's may become negative
         weights *= 3 / weights.sum()
         assert list(made.weights().values()) == pytest.approx(weights)
 
