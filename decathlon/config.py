@@ -162,10 +162,6 @@ class RunConfig(Frozen):
             raise ValueError(
                 f'`method = "{self.method}"` learns from teachers: name their runs by `distillation.teachers`'
             )
-        if self.network.nodes and self.pool in POOLS:
-            raise ValueError(
-                f'`network.nodes` are of a network that is tapped, found pool = "{self.pool}", whose are its own'
-            )
         if method.own_norms and self.norm != "domain":
             raise ValueError(f'`method = "{self.method}"` needs norm = "domain", found "{self.norm}"')
         return self
@@ -197,6 +193,10 @@ class RunConfig(Frozen):
         if self.image_size % 8:
             raise ValueError(
                 f"`image_size` must be a multiple of 8, as the network halves it three times, found {self.image_size}"
+            )
+        if self.network.nodes and self.pool in POOLS:
+            raise ValueError(
+                f'`network.nodes` are of a network that is tapped, found pool = "{self.pool}", whose are its own'
             )
         if self.network.head_pool == "8x8" and not 64 <= self.image_size < 128:
             raise ValueError(f'`network.head_pool = "8x8"` needs `image_size` from 64 to 127, found {self.image_size}')

@@ -119,9 +119,14 @@ def pool_weights(run: str) -> dict[str, Tensor]:
     """The weights of the run that `pool_from` names. Raises UserError for one that is none, or not yet trained to its end."""
     folder = RunFolder(Path(run))
     weights = read_tensors(folder.checkpoint(), "weights")
-    if folder.summary() is None:
-        raise UserError(f"`pool_from`: expected a finished run, found one still to be trained: {run}.")
+    refuse_unfinished(folder, "pool_from")
     return weights
+
+
+def refuse_unfinished(folder: RunFolder, key: str) -> None:
+    """Raises UserError where the run that a key of the configuration names is not trained to its end."""
+    if folder.summary() is None:
+        raise UserError(f"`{key}`: expected a finished run, found one still to be trained: {folder.path}.")
 
 
 def load_weights(network: AttentionNetwork, checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from decathlon.config import RunConfig
-from decathlon.runs import RunFolder, trained_network
+from decathlon.runs import RunFolder, refuse_unfinished, trained_network
 from decathlon.specs import DomainSpec
 from mtan_core.distillation import Distillation, Strengths
 from mtan_core.errors import UserError
@@ -40,8 +40,7 @@ def distillation(
 def _specs(run: Path) -> dict[str, DomainSpec]:
     folder = RunFolder(run)
     specs = folder.specs() if folder.config() else {}
-    if folder.summary() is None:
-        raise UserError(f"`distillation.teachers`: expected a finished run, found one still to be trained: {run}.")
+    refuse_unfinished(folder, "distillation.teachers")
     return specs
 
 

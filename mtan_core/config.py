@@ -108,7 +108,7 @@ class WeightingConfig(Frozen):
     @model_validator(mode="after")
     def _has_a_use_for_weights(self) -> "WeightingConfig":
         if self.weights and self.kind != "fixed":
-            raise ValueError(f'`weights` needs kind = "fixed", found "{self.kind}"')
+            raise ValueError(f'`weights` needs weighting.kind = "fixed", found "{self.kind}"')
         return self
 
 

@@ -63,11 +63,10 @@ def _reported_dense(search: SearchConfig, data: str) -> set[str]:
 
 def _root(search: SearchConfig, data: str) -> "Root":
     """The root, all of whose files are looked at; what its images must divide by depends on the trial."""
-    from dense_tasks.data.root import open_root
+    from dense_tasks.training import training_root
 
     config = trial_config(search, {})
-    tasks = None if "tasks" in search.space else config.tasks or None
-    return open_root(Path(data), tasks, config.dataset or None, missing_labels=config.missing_labels, divisor=1)
+    return training_root(config.model_copy(update={"tasks": ()}) if "tasks" in search.space else config, Path(data))
 
 
 def _refuse_joint(run: Measured) -> None:

@@ -55,7 +55,7 @@ def train(mtan: Mtan, challenge: Tiny, tmp_path: Path) -> Callable[..., Outcome]
         (["--set", "fit.pedestrians=crop"], "no domain 'pedestrians'"),
         (["--set", "augment.centre=svnh"], "did you mean 'svhn'"),
         (["--weighting", "fixed", "--set", "weighting.weights.dtdd=2"], "did you mean 'dtd'"),
-        (["--set", "weighting.weights.dtd=2"], '`weights` needs kind = "fixed", found "equal"'),
+        (["--set", "weighting.weights.dtd=2"], '`weights` needs weighting.kind = "fixed", found "equal"'),
         (["--set", "network.nodes=conv1"], '`network.nodes` are of a network that is tapped, found pool = "wrn"'),
         (["--set", "optimizer.step_epochs=1e-320"], "`optimizer.step_epochs`"),
         (["--set", "optimizer.domain_weight_decay.dtdd=2"], "did you mean 'dtd'"),

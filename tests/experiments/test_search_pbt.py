@@ -100,7 +100,7 @@ def test_what_cannot_be_changed_in_training_is_refused(tmp_path: Path, text: str
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("weighting.kind=equal", 'needs kind = "fixed"'),
+        ("weighting.kind=equal", 'needs weighting.kind = "fixed"'),
         ("evaluate_every=4", "a multiple of `evaluate_every` = 4"),
         ("phases=[{epochs = 6, lr = 0.1}]", "a phase without a rate of its own"),
     ],
