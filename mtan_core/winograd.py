@@ -12,6 +12,7 @@ An odd side is filled with zeros to an even one.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 ENOUGH_PRODUCTS = 64 * 128  # input times output channels; with fewer the sums around the products cost what these save
 ENOUGH_TILES = 200  # with fewer, what is done to the filters weighs as much as what is done to the images
 MOST_FILLED = 1.25  # pixels of odd sides made even, per pixel
-BLOCK = 2**20  # pixels times channels that are transformed at a time
+BLOCK = 2**22  # bytes of an image that are transformed at a time
 _KEEPS_THE_SIZE = ((3, 3), (1, 1), (1, 1), (1, 1))  # kernel, stride, padding, dilation
 
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
@@ -73,9 +74,7 @@ class _Winograd(torch.autograd.Function):
         ctx.shape, ctx.dtype, ctx.biased = x.shape, weight.dtype, bias is not None
         batch, height, width, _ = x.shape
         products = torch.bmm(tiles, filters.transpose(1, 2)).view(4, 4, batch, -(-height // 2), -(-width // 2), -1)
-        if bias is not None:
-            products[1, 1] += bias.to(x.dtype)  # this place counts once in all four outputs
-        return _outputs(products)[:, :height, :width].contiguous()
+        return _outputs(products, None if bias is None else bias.to(x.dtype))[:, :height, :width].contiguous()
 
     @staticmethod
     @once_differentiable
@@ -119,14 +118,14 @@ def _even(side: int) -> int:
     return side + side % 2
 
 
-def _blocks(shape: torch.Size) -> Iterator[tuple[slice, slice]]:
-    """Images of that shape (batch, h, w, channels) in parts that fit a cache: samples, and rows of tiles.
+def _blocks(images: Float[Tensor, "batch h w channels"]) -> Iterator[tuple[slice, slice]]:
+    """Images in parts that fit a cache: samples, and rows of tiles.
 
     What goes by several passes over a part, each of them an operation of torch's, then reads and writes memory once.
     """
-    batch, height, width, channels = shape
+    batch, height, width, channels = images.shape
     rows = _even(height) // 2
-    fit = max(1, BLOCK // (2 * _even(width) * channels))
+    fit = max(1, BLOCK // (2 * _even(width) * channels * images.element_size()))
     samples = max(1, fit // rows)
     for sample in range(0, batch, samples):
         for row in range(0, rows, fit):
@@ -137,23 +136,41 @@ def _tiles(x: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 tiles ch
     """B^T d B of all tiles d."""
     batch, height, width, channels = x.shape
     made = x.new_empty(4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
-    for samples, rows in _blocks(x.shape):
-        above, below = 2 * rows.start - 1, 2 * rows.stop + 1
-        zeros = (0, 0, 1, 1 + width % 2, max(0, -above), max(0, below - height))
-        padded = F.pad(x[samples, max(0, above) : below], zeros)
-        _tile(padded, made[:, :, samples, rows])
+    for samples, rows in _blocks(x):
+        above = 2 * rows.start - 1  # the first row, which before the image is of zeros
+        inside = x[samples, max(0, above) : 2 * rows.stop + 1]
+        halves = x.new_empty(2, len(inside), 2 * (rows.stop - rows.start) + 2, made.shape[4] + 1, channels)
+        _part_columns(inside, halves, max(0, -above))
+        _tile(halves, made[:, :, samples, rows])
     return made.view(16, -1, channels)
 
 
-def _tile(padded: Float[Tensor, "batch _ _ channels"], made: Float[Tensor, "4 4 batch h2 w2 channels"]) -> None:
-    height, width = 2 * made.shape[3], 2 * made.shape[4]
-    above = [padded[:, i : i + height : 2] for i in range(4)]
-    for row, lines in zip(made, _four(above), strict=True):
-        left = [lines[:, :, j : j + width : 2] for j in range(4)]
-        torch.sub(left[0], left[2], out=row[0])
-        torch.add(left[1], left[2], out=row[1])
-        torch.sub(left[2], left[1], out=row[2])
-        torch.sub(left[3], left[1], out=row[3])
+def _part_columns(
+    inside: Float[Tensor, "batch h w channels"], halves: Float[Tensor, "2 batch _ _ channels"], first: int
+) -> None:
+    """The columns before the even places (-1, 1, 3, ...) and at them (0, 2, 4, ...), by themselves, in zeros; rows from `first` on.
+
+    What follows then goes along whole lines of memory, not from every second pixel to the next.
+    """
+    last, width = first + inside.shape[1], inside.shape[2]
+    halves[:, :, :first].zero_()
+    halves[:, :, last:].zero_()
+    odd, even = halves[:, :, first:last]
+    odd[:, :, 0].zero_()
+    odd[:, :, 1 : 1 + width // 2] = inside[:, :, 1::2]
+    odd[:, :, 1 + width // 2 :].zero_()
+    even[:, :, : (width + 1) // 2] = inside[:, :, 0::2]
+    even[:, :, (width + 1) // 2 :].zero_()
+
+
+def _tile(halves: Float[Tensor, "2 batch _ _ channels"], made: Float[Tensor, "4 4 batch h2 w2 channels"]) -> None:
+    height = 2 * made.shape[3]
+    for row, (odd, even) in zip(made, _four([halves[:, :, i : i + height : 2] for i in range(4)]), strict=True):
+        first, second, third, fourth = odd[:, :, :-1], even[:, :, :-1], odd[:, :, 1:], even[:, :, 1:]
+        torch.sub(first, third, out=row[0])
+        torch.add(second, third, out=row[1])
+        torch.sub(third, second, out=row[2])
+        torch.sub(fourth, second, out=row[3])
 
 
 def _four(d: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,19 +178,20 @@ def _four(d: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]
 
 
-def _outputs(products: Float[Tensor, "4 4 batch h2 w2 channels"]) -> Float[Tensor, "batch _ _ channels"]:
-    """A^T m A of all tiles m, at their places."""
+def _outputs(
+    products: Float[Tensor, "4 4 batch h2 w2 channels"], bias: Float[Tensor, " channels"] | None
+) -> Float[Tensor, "batch _ _ channels"]:
+    """A^T m A of all tiles m, at their places, and the bias."""
     _, _, batch, height, width, channels = products.shape
     made = products.new_empty(batch, 2 * height, 2 * width, channels)
-    for samples, rows in _blocks(made.shape):
+    for samples, rows in _blocks(made):
         first, second, third, fourth = products[:, :, samples, rows]
         part = made[samples, 2 * rows.start : 2 * rows.stop]
+        if bias is not None:
+            second[1] += bias  # this place counts once in all four outputs
         for i, row in enumerate(((first + second).add_(third), (second - third).add_(fourth))):
-            even, odd = part[:, i::2, 0::2], part[:, i::2, 1::2]
-            torch.add(row[0], row[1], out=even)
-            even += row[2]
-            torch.sub(row[1], row[2], out=odd)
-            odd += row[3]
+            torch.add(row[0].add_(row[1]), row[2], out=part[:, i::2, 0::2])
+            torch.add(row[1].sub_(row[2]), row[3], out=part[:, i::2, 1::2])
     return made
 
 
@@ -181,17 +199,17 @@ def _spread(gradient: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 
     """A y A^T of all tiles' 2x2 gradients y, zeros behind odd sides: the transpose of `_outputs`."""
     batch, height, width, channels = gradient.shape
     made = gradient.new_empty(4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
-    for samples, rows in _blocks(gradient.shape):
+    for samples, rows in _blocks(gradient):
         part = gradient[samples, 2 * rows.start : 2 * rows.stop]
         if height % 2 or width % 2:
             part = F.pad(part, (0, 0, 0, width % 2, 0, part.shape[1] % 2))
-        upper, lower = part[:, 0::2], part[:, 1::2]
-        for row, lines in zip(made[:, :, samples, rows], (upper, upper + lower, upper - lower, lower), strict=True):
-            left, right = lines[:, :, 0::2], lines[:, :, 1::2]
-            row[0] = left
-            torch.add(left, right, out=row[1])
-            torch.sub(left, right, out=row[2])
-            row[3] = right
+        block = made[:, :, samples, rows]
+        for row, column in product((0, 1), (0, 1)):
+            block[3 * row, 3 * column] = part[:, row::2, column::2]
+        torch.add(block[0, ::3], block[3, ::3], out=block[1, ::3])
+        torch.sub(block[0, ::3], block[3, ::3], out=block[2, ::3])
+        torch.add(block[:, 0], block[:, 3], out=block[:, 1])
+        torch.sub(block[:, 0], block[:, 3], out=block[:, 2])
     return made.view(16, -1, channels)
 
 
@@ -200,20 +218,21 @@ def _overlapped(tiles: Float[Tensor, "16 tiles channels"], shape: torch.Size) ->
     batch, height, width, channels = shape[0], _even(shape[1]), _even(shape[2]), shape[3]
     v = tiles.view(4, 4, batch, height // 2, width // 2, channels)
     image = tiles.new_empty(batch, height, width, channels)
-    for samples, rows in _blocks(image.shape):
+    for samples, rows in _blocks(image):
         part = image[samples, 2 * rows.start : 2 * rows.stop]
         columns = part.new_empty(4, part.shape[0], part.shape[1], width // 2, channels)
         for made, *places in zip(columns, *v[:, :, samples], strict=True):
-            _along(made, places, 1, rows)
-        _along(part, list(columns), 2, slice(0, width // 2))
+            _along(made[:, 0::2], made[:, 1::2], places, 1, rows)
+        halves = part.new_empty(2, *columns.shape[1:])
+        _along(halves[0], halves[1], list(columns), 2, slice(0, width // 2))
+        part[:, :, 0::2], part[:, :, 1::2] = halves
     return image[:, : shape[1], : shape[2]].contiguous()
 
 
-def _along(made: Tensor, v: list[Tensor], axis: int, part: slice) -> None:
-    """The transpose of B^T along one axis: tile t covers the pixels 2t - 1 to 2t + 2. `made` are the pixels of those in `part`."""
+def _along(even: Tensor, odd: Tensor, v: list[Tensor], axis: int, part: slice) -> None:
+    """The transpose of B^T along one axis: tile t covers the pixels 2t - 1 to 2t + 2. `even` and `odd` are those of the tiles in `part`."""
     size, start, stop = v[0].shape[axis], part.start, part.stop
     here = [one.narrow(axis, start, stop - start) for one in v]
-    even, odd = (made[(slice(None),) * axis + (slice(first, None, 2),)] for first in (0, 1))
     torch.sub(here[1], here[2], out=even)
     even -= here[3]
     first = max(start, 1)  # the tile before the first adds nothing

@@ -78,5 +78,16 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
         left = "best_schedule.toml" + ("" if replayed is None else f", whose replay came to {replayed:.4g}")
     print(
         f"{found['search']}: {found['trials']} trials, {found['finished']} finished, {found['stopped']} stopped, "
-        f"{found['failed']} failed; best {found['metric']} {best['metric']:.4g} at {point}: {left}."
+        f"{found['failed']} failed; best {found['metric']} {best['metric']:.4g} at {point}: {left}." + _beside(found)
+    )
+
+
+def _beside(found: dict[str, Any]) -> str:
+    """What the configuration that all began from came to."""
+    base = found["base"]
+    if base is None or base["trial"] == found["best"]["trial"]:
+        return "" if base is None else " That is the configuration it began from: nothing beat it."
+    became = {"stopped": "was stopped", "finished": "ended"}.get(base["status"], base["status"])
+    return f" The configuration it began from {became}" + (
+        "." if base["metric"] is None else f" at {base['metric']:.4g}."
     )

@@ -1,6 +1,7 @@
 """What is searched, how, and by what measure: the search's configuration, checked as a whole before Ray starts."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,20 @@ class Dimension(Frozen):
             return [round(low + place * step, 12) for place in range(int((high - low) / step + 1e-9) + 1)]
         return None
 
+    def holding(self, value: Any) -> Any:
+        """The value itself, as it is written here; None where it is not one of the dimension's."""
+        if self.choice is not None:
+            return next(
+                (each for each in self.choice if each == value and isinstance(each, bool) == isinstance(value, bool)),
+                None,
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if (listed := self.listed()) is not None:
+            return next((each for each in listed if math.isclose(each, value)), None)
+        low, high = self.ends()
+        return value if low <= value <= high else None
+
     def ends(self) -> list[Any]:
         """The values that are tried on the training's configuration before anything starts."""
         values = self.log_uniform or self.uniform or self.integer or self.listed()
@@ -91,6 +106,10 @@ class SearchConfig(Frozen):
     set: tuple[str, ...] = Field((), description="changes to it, as KEY=VALUE")
     space: dict[str, Dimension] = Field(description="what is searched: keys of the training's configuration")
     sampler: Literal["random", "grid", "tpe"] = Field("random", description="random, grid, or tpe (Optuna's)")
+    base_first: bool = Field(
+        True,
+        description="random and tpe, not pbt: the first trial has the values of the preset or file, where the space has them all",
+    )
     scheduler: SchedulerConfig = SchedulerConfig()
     metric: str = Field(
         "mean_accuracy",

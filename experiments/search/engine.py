@@ -31,7 +31,7 @@ from experiments.search.pbt import Population
 from experiments.search.references import references, refuse_unknown
 from experiments.search.results import SCHEDULE, Trial, metric_of, summarize, write_lineage, write_results
 from experiments.search.schedulers import Halving, Median
-from experiments.search.space import points, suggest
+from experiments.search.space import base_point, enqueued, points, suggest
 from experiments.search.trial import Work, run_trial
 from mtan_core.config import dump_config, read_toml
 from mtan_core.errors import UserError
@@ -154,7 +154,16 @@ def _document(out: Path, settings: SearchConfig, trials: list[Trial], best: Tria
     return {
         "search": str(out), "trials": len(trials), **{name: statuses.count(name) for name in ("finished", "stopped", "failed")},
         "metric": settings.metric, "best": {"trial": best["trial"], "metric": metric_of(best), "point": best["point"]},
+        "base": _base(settings, trials),
     }  # fmt: skip
+
+
+def _base(settings: SearchConfig, trials: list[Trial]) -> dict[str, Any] | None:
+    """What became of the trial of the configuration that all begin from, where there was one."""
+    if base_point(settings) is None:
+        return None
+    first = trials[0]
+    return {"trial": 0, "status": first["status"], "metric": metric_of(first) if first["rows"] else None}
 
 
 def _count(settings: SearchConfig) -> int:
@@ -213,7 +222,10 @@ def _tpe(settings: SearchConfig) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sampler = optuna.samplers.TPESampler(seed=settings.seed)
-    return OptunaSearch(space=partial(suggest, search=settings), metric="metric", mode=settings.mode, sampler=sampler)
+    return OptunaSearch(
+        space=partial(suggest, search=settings), metric="metric", mode=settings.mode, sampler=sampler,
+        points_to_evaluate=enqueued(settings),
+    )  # fmt: skip
 
 
 def _scheduler(settings: SearchConfig) -> TrialScheduler | None:

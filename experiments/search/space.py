@@ -4,7 +4,7 @@ import math
 from random import Random
 from typing import Any
 
-from experiments.search.config import Dimension, Point, SearchConfig
+from experiments.search.config import Dimension, Point, SearchConfig, trial_config
 
 
 def active(dimension: Dimension, point: Point) -> bool:
@@ -12,10 +12,34 @@ def active(dimension: Dimension, point: Point) -> bool:
     return all(point.get(key) in values for key, values in dimension.when.items())
 
 
+def base_point(search: SearchConfig) -> Point | None:
+    """Where the configuration that trials begin from lies in the space: the first trial, by which to tell what others gain.
+
+    None where the space lacks one of its values; where it is not wanted or would be the only trial; and in a grid and a population.
+    """
+    if not search.base_first or search.sampler == "grid" or search.scheduler.kind == "pbt" or search.trials < 2:
+        return None
+    values, point = trial_config(search, {}).model_dump(mode="json"), Point()
+    for key, dimension in search.space.items():
+        if active(dimension, point):
+            point[key] = dimension.holding(_value_at(values, key))
+    return None if None in point.values() else point
+
+
+def _value_at(tree: Any, key: str) -> Any:
+    """What a key with dots leads to; None where it leads nowhere."""
+    for part in key.split("."):
+        if not isinstance(tree, dict | list):
+            return None
+        tree = tree[int(part)] if isinstance(tree, list) else tree.get(part)
+    return tree
+
+
 def drawn(search: SearchConfig) -> list[Point]:
-    """The points of a random search, which its seed determines."""
-    random = Random(search.seed)
-    return [_draw(search, random) for _ in range(search.trials)]
+    """The points of a random search, which its seed determines, the base first."""
+    random, base = Random(search.seed), base_point(search)
+    first = [] if base is None else [base]
+    return [*first, *(_draw(search, random) for _ in range(search.trials - len(first)))]
 
 
 def _draw(search: SearchConfig, random: Random) -> Point:
@@ -57,6 +81,15 @@ def points(search: SearchConfig) -> list[Point] | None:
     if search.sampler == "tpe":
         return None
     return drawn(search) if search.sampler == "random" else grid(search)
+
+
+def enqueued(search: SearchConfig) -> list[Point]:
+    """The base, where there is one, in Optuna's terms (see `suggest`)."""
+    base = base_point(search)
+    if base is None:
+        return []
+    choices = {key: search.space[key].choice or () for key in base}
+    return [{key: choices[key].index(value) if choices[key] else value for key, value in base.items()}]
 
 
 def suggest(trial: Any, search: SearchConfig) -> Point:

@@ -21,12 +21,18 @@ def test_the_best_configuration_trains_to_the_same_metric(
     out = tmp_path / "out"
     done = place.command("search", config, "--data", challenge.store, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
-    best = json.loads(done.stdout)["best"]
+    found = json.loads(done.stdout)
+    best, base = found["best"], found["base"]
     summary = train(load_config(None, out / "best.toml"), str(challenge.store), tmp_path / "again")
     assert summary["mean_val_accuracy"] == best["metric"]
     table = pd.read_parquet(out / "trials.parquet")
     assert set(table["trial"]) == {0, 1} and set(table["status"]) <= {"finished", "stopped"}
-    assert table.groupby("trial")["config.optimizer.lr"].nunique().tolist() == [1, 1]
+    rates = table.groupby("trial")["config.optimizer.lr"].unique()
+    assert [len(each) for each in rates] == [1, 1] and rates[0][0] == load_config(
+        "quickstart", None
+    ).optimizer.lr != rates[1][0]
+    first = table[table["trial"] == 0].iloc[-1]
+    assert base == {"trial": 0, "status": first["status"], "metric": first["metric"]}
     again = mtan("experiments", "search", config, "--data", challenge.store, "--out", out)
     assert again.code == 2 and "found" in again.err and "resume" in again.err
     beside = ["--data", challenge.store, "--out", tmp_path / "beside", "--storage", out]

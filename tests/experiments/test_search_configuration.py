@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 
-from experiments.search.config import Dimension, SearchConfig, read_search
+from decathlon.config import load_config
+from experiments.search.config import Dimension, SchedulerConfig, SearchConfig, read_search
 from experiments.search.metric import References, measures, value_of
-from experiments.search.space import drawn, grid
+from experiments.search.space import base_point, drawn, enqueued, grid, suggest
 from mtan_core.errors import UserError
 from tests.conftest import Mtan, document
 from tests.experiments.searching import HEAD, LR, written
@@ -40,6 +42,47 @@ def test_a_dry_run_prints_the_trials_and_starts_nothing(mtan: Mtan, tmp_path: Pa
     words = ("experiments", "search", config, "--data", tmp_path, "--out", tmp_path / "out", "--dry-run", "--json")
     assert document(mtan(*words)) == {"trials": 3, "points": drawn(read_search(config))}
     assert not (tmp_path / "out").exists()
+
+
+def test_the_first_trial_is_the_base_where_the_space_has_it(tmp_path: Path) -> None:
+    search = read_search(written(tmp_path, HEAD + "trials = 4\n" + LR))
+    points, without = drawn(search), drawn(search.model_copy(update={"base_first": False}))
+    assert points == [{"optimizer.lr": load_config("quickstart", None).optimizer.lr}, *without[:3]]
+    for change in (
+        {"space": {"optimizer.lr": Dimension(uniform=(10.0, 20.0))}},
+        {"space": {"weighting.weights.svhn": Dimension(uniform=(0.5, 2.0))}},
+        {"scheduler": SchedulerConfig(kind="pbt")},
+        {"sampler": "grid"},
+        {"trials": 1},
+    ):
+        assert base_point(search.model_copy(update=change)) is None
+
+
+@pytest.mark.parametrize(
+    ("dimension", "value", "found"),
+    [
+        (Dimension(choice=("equal", "dwa")), "dwa", "dwa"), (Dimension(choice=("equal",)), "dwa", None),
+        (Dimension(choice=(1, 2)), 2.0, 2), (Dimension(choice=(0, 1)), True, None), (Dimension(choice=(True,)), True, True),
+        (Dimension(choice=([4, 5], [6])), [6], [6]),
+        (Dimension(integer=(1, 4)), 4, 4), (Dimension(integer=(1, 4)), 5, None), (Dimension(integer=(0, 1)), True, None),
+        (Dimension(quantised=(0.1, 0.7, 0.2)), 0.1 + 0.2, 0.3), (Dimension(quantised=(0.1, 0.7, 0.2)), 0.2, None),
+        (Dimension(log_uniform=(0.1, 1)), 1.0, 1.0), (Dimension(log_uniform=(0.1, 1)), 1.01, None),
+        (Dimension(uniform=(0, 1)), "1", None), (Dimension(uniform=(0, 1)), None, None),
+    ],
+)  # fmt: skip
+def test_whether_a_dimension_has_a_value(dimension: Dimension, value: object, found: object) -> None:
+    held = dimension.holding(value)
+    assert held == found and type(held) is type(found)
+
+
+def test_optuna_is_told_of_the_base_in_its_own_terms(tmp_path: Path) -> None:
+    space = '[space]\n"norm" = {choice = ["shared", "domain"]}\n"batch_size" = {integer = [2, 64]}\n'
+    search = read_search(written(tmp_path, 'preset = "small"\nsampler = "tpe"\n' + space))
+    study = optuna.create_study()
+    for point in enqueued(search):
+        study.enqueue_trial(point)
+    assert suggest(study.ask(), search) == {"point": base_point(search)}
+    assert base_point(search) == {"norm": "domain", "batch_size": load_config("small", None).batch_size}
 
 
 def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
