@@ -11,6 +11,8 @@ spread in bf16, where the plain way in bf16 has 0.3 %; in fp32 it is 4e-7, as wi
 An odd side is filled with zeros to an even one.
 """
 
+import math
+import threading
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -27,15 +29,20 @@ MOST_FILLED = 1.25  # pixels of odd sides made even, per pixel
 BLOCK = 2**22  # bytes of an image that are transformed at a time
 _KEEPS_THE_SIZE = ((3, 3), (1, 1), (1, 1), (1, 1))  # kernel, stride, padding, dilation
 
+_WORKSPACES = threading.local()
+
 _G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
 _FILTER = torch.kron(_G, _G)  # the 16 places of a tile out of the 9 of a filter
 
 
 class WinogradConv(nn.Conv2d):
-    """A convolution as torch's; in training on a CPU one of 3x3 that keeps the size goes by Winograd's way where that is faster."""
+    """A convolution as torch's; in training on a CPU one of 3x3 that keeps the size goes by Winograd's way where that is faster.
+
+    A compiler gets torch's own: it takes no operation apart that writes where it is told to.
+    """
 
     def forward(self, x: Float[Tensor, "batch inputs _ _"]) -> Float[Tensor, "batch outputs _ _"]:
-        if self.training and self.suits(x):
+        if self.training and not torch.compiler.is_compiling() and self.suits(x):
             return winograd_conv(x, self.weight, self.bias)
         return super().forward(x)
 
@@ -73,7 +80,9 @@ class _Winograd(torch.autograd.Function):
         ctx.save_for_backward(tiles, filters)
         ctx.shape, ctx.dtype, ctx.biased = x.shape, weight.dtype, bias is not None
         batch, height, width, _ = x.shape
-        products = torch.bmm(tiles, filters.transpose(1, 2)).view(4, 4, batch, -(-height // 2), -(-width // 2), -1)
+        products = _workspace("products", x.dtype, 16, tiles.shape[1], len(weight))
+        torch.bmm(tiles, filters.transpose(1, 2), out=products)
+        products = products.view(4, 4, batch, -(-height // 2), -(-width // 2), -1)
         return _outputs(products, None if bias is None else bias.to(x.dtype))[:, :height, :width].contiguous()
 
     @staticmethod
@@ -83,12 +92,28 @@ class _Winograd(torch.autograd.Function):
         to_products = _spread(gradient.contiguous())
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = _overlapped(torch.bmm(to_products, filters), ctx.shape)
+            to_tiles = torch.bmm(to_products, filters, out=_workspace("tiles", gradient.dtype, *tiles.shape))
+            to_x = _overlapped(to_tiles, ctx.shape)
         if ctx.needs_input_grad[1]:
             to_weight = _taps(_channel_products(to_products, tiles).to(ctx.dtype))
         if ctx.biased and ctx.needs_input_grad[2]:
             to_bias = to_products[5].sum(0, dtype=ctx.dtype)
         return to_x, to_weight, to_bias
+
+
+def _workspace(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Memory for what a convolution makes and uses up, the same for all of a thread's; it holds the largest one's.
+
+    Tensors four and eight times as large as an image, asked for and given back at every convolution, leave holes that others
+    take a piece of: memory then grows for many steps, and is mapped and zeroed anew.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    kept: Tensor | None = getattr(_WORKSPACES, name, None)
+    if kept is None or len(kept) < size:
+        with torch.inference_mode(False):  # what is made in that mode cannot be written outside it
+            kept = torch.empty(size, dtype=torch.uint8)
+        setattr(_WORKSPACES, name, kept)
+    return kept[:size].view(dtype).view(shape)
 
 
 def _filters(weight: Tensor, dtype: torch.dtype) -> Float[Tensor, "16 outputs inputs"]:
@@ -198,7 +223,7 @@ def _outputs(
 def _spread(gradient: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 tiles channels"]:
     """A y A^T of all tiles' 2x2 gradients y, zeros behind odd sides: the transpose of `_outputs`."""
     batch, height, width, channels = gradient.shape
-    made = gradient.new_empty(4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
+    made = _workspace("products", gradient.dtype, 4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
     for samples, rows in _blocks(gradient):
         part = gradient[samples, 2 * rows.start : 2 * rows.stop]
         if height % 2 or width % 2:

@@ -1,5 +1,8 @@
 """Winograd's convolution against torch's own."""
 
+import subprocess
+import sys
+import threading
 from unittest.mock import patch
 
 import pytest
@@ -39,6 +42,24 @@ def test_it_is_the_convolution_with_its_gradients(
         found = torch.autograd.grad(made, learning, gradient)
     assert_close(made, expected, rtol=0, atol=1e-12)
     assert_close(found, torch.autograd.grad(expected, learning, gradient), rtol=0, atol=1e-12)
+
+
+def test_convolutions_of_all_sizes_types_and_modes_share_memory_in_turn() -> None:
+    """Of which the first may be made in inference mode, as when statistics are re-estimated."""
+    patched = patch.object(winograd, "_WORKSPACES", threading.local())
+    with patched as workspaces:
+        for number, size in enumerate((6, 8, 4, 9)):
+            x, weight = images(2, 3, size, size), images(5, 3, 3, 3)
+            with torch.inference_mode(number == 0):
+                assert_close(winograd_conv(x, weight, None), F.conv2d(x, weight, padding=1), rtol=0, atol=1e-12)
+            x, weight = x.float().requires_grad_(), weight.float()
+            first, second = winograd_conv(x, weight, None), winograd_conv(2 * x, weight, None)
+            assert_close(second, 2 * first)
+            assert_close(
+                torch.autograd.grad(first.sum() + second.sum(), [x]),
+                torch.autograd.grad(3 * F.conv2d(x, weight, padding=1).sum(), [x]),
+            )
+        assert len(workspaces.products) == 16 * 2 * 25 * 5 * 8  # the largest: two images of 5x5 tiles, 5 channels
 
 
 def test_what_needs_no_gradient_gets_none() -> None:
@@ -94,3 +115,17 @@ def test_in_evaluation_it_is_the_plain_convolution_to_the_last_bit() -> None:
     conv = WinogradConv(128, 128, 3, padding=1).eval()
     x = images(*SUITED, dtype=torch.float32)
     assert torch.equal(conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1))
+
+
+def test_a_wide_convolution_in_training_compiles_in_one_graph_and_gives_the_same() -> None:
+    """In a process of its own, as the compiler cannot trace the shape checks that all other tests run with."""
+    subprocess.run(
+        [sys.executable, "-c", "import tests.mtan_core.test_winograd as t; t.compare_compiled()"], check=True
+    )
+
+
+def compare_compiled() -> None:
+    conv = WinogradConv(128, 128, 3, padding=1).to(memory_format=torch.channels_last)
+    x = images(*SUITED, dtype=torch.float32)
+    compiled = torch.compile(conv, backend="aot_eager", fullgraph=True)
+    assert_close(compiled(x), conv(x), rtol=0, atol=1e-5)
