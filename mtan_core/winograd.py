@@ -206,7 +206,7 @@ def _four(d: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _outputs(
     products: Float[Tensor, "4 4 batch h2 w2 channels"], bias: Float[Tensor, " channels"] | None
 ) -> Float[Tensor, "batch _ _ channels"]:
-    """A^T m A of all tiles m, at their places, and the bias."""
+    """A^T m A of all tiles m, at their places, and the bias, which is left in the products."""
     _, _, batch, height, width, channels = products.shape
     made = products.new_empty(batch, 2 * height, 2 * width, channels)
     for samples, rows in _blocks(made):
@@ -221,7 +221,7 @@ def _outputs(
 
 
 def _spread(gradient: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 tiles channels"]:
-    """A y A^T of all tiles' 2x2 gradients y, zeros behind odd sides: the transpose of `_outputs`."""
+    """A y A^T of all tiles' 2x2 gradients y, zeros behind odd sides: the transpose of `_outputs`. In a workspace."""
     batch, height, width, channels = gradient.shape
     made = _workspace("products", gradient.dtype, 4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
     for samples, rows in _blocks(gradient):

@@ -160,10 +160,10 @@ def _document(out: Path, settings: SearchConfig, trials: list[Trial], best: Tria
 
 def _base(settings: SearchConfig, trials: list[Trial]) -> dict[str, Any] | None:
     """What became of the trial of the configuration that all begin from, where there was one."""
-    if base_point(settings) is None:
+    first, base = trials[0], base_point(settings)
+    if base is None or first["point"] != base:  # as in a search that an earlier version began
         return None
-    first = trials[0]
-    return {"trial": 0, "status": first["status"], "metric": metric_of(first) if first["rows"] else None}
+    return {"trial": first["trial"], "status": first["status"], "metric": metric_of(first) if first["rows"] else None}
 
 
 def _count(settings: SearchConfig) -> int:
