@@ -30,6 +30,9 @@ def train(
     ] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set method=NAME.")] = None,
     weighting: Annotated[str | None, typer.Option(metavar="NAME", help="Short for --set weighting.kind=NAME.")] = None,
+    pool_from: Annotated[str | None, typer.Option(metavar="RUN", help="Short for --set pool_from=RUN.")] = None,
+    domains: Annotated[str | None, typer.Option(help="decathlon: only these domains, e.g. 'svhn,dtd'.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="decathlon: train, or train+val.")] = None,
     sync_norm: Annotated[
         bool, typer.Option(help="Normalise by the statistics of all workers' images, or of each one's own.")
     ] = True,
@@ -66,7 +69,9 @@ def train(
         from experiments.train.copies import settle
 
         settle(storage, run)
-    short = {"method": method, "weighting.kind": weighting}
+    short = {
+        "method": method, "weighting.kind": weighting, "pool_from": pool_from, "domains": domains, "protocol": protocol,
+    }  # fmt: skip
     settings = resolve(KIND, preset, config, changes or [], short, run, resume)
     from experiments.train.engine import Workers, train_together
 
