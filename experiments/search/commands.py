@@ -85,9 +85,10 @@ def _tell(found: dict[str, Any], as_json: bool) -> None:
 def _beside(found: dict[str, Any]) -> str:
     """What the configuration that all began from came to."""
     base = found["base"]
-    if base is None or base["trial"] == found["best"]["trial"]:
-        return "" if base is None else " That is the configuration it began from: nothing beat it."
+    if base is None:
+        return ""
+    if base["trial"] == found["best"]["trial"]:
+        return " That is the configuration it began from: nothing beat it."
     became = {"stopped": "was stopped", "finished": "ended"}.get(base["status"], base["status"])
-    return f" The configuration it began from {became}" + (
-        "." if base["metric"] is None else f" at {base['metric']:.4g}."
-    )
+    reached = "" if base["metric"] is None else f" at {base['metric']:.4g}"
+    return f" The configuration it began from {became}{reached}."
