@@ -1,20 +1,23 @@
-"""3x3 convolutions by Winograd's minimal filtering, which multiplies 4 times for an output where the plain way does 9 times.
+"""3x3 convolutions by Winograd's minimal filtering, which multiplies 3 times for an output where the plain way does 9 times.
 
-Lavin and Gray 2016, *Fast Algorithms for Convolutional Neural Networks*, section 4.1: F(2x2, 3x3). An image is cut into tiles
-of 4x4 pixels that overlap by two; a tile d and a filter g give the 2x2 outputs A^T [(G g G^T) * (B^T d B)] A, in which the
-product in the middle is, for each of the 16 places, a matrix product over channels. In exact arithmetic it is the convolution itself.
-Differs from the paper: the last rows of B^T and A^T have the other sign, which saves a negation and cancels.
+Lavin and Gray 2016, *Fast Algorithms for Convolutional Neural Networks*, section 4: F(2x4, 3x3), the nesting of their F(2, 3) down
+the rows and F(4, 3) along them. An image is cut into tiles of 4x6 pixels that overlap by two; a tile d and a filter g give the 2x4
+outputs A^T [(G g G^T) * (B^T d B)] A, in which the product in the middle is, for each of the 24 places, a matrix product over
+channels. In exact arithmetic it is the convolution itself. Differs from the paper: F(4, 3) interpolates at 0, +-3/4 and +-3/2
+instead of 0, +-1 and +-2, which leaves two thirds of the rounding error (on the choice of points: Barabasz et al. 2020, *Error
+Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks*); some rows of B^T, and with them those of G,
+are scaled or have the other sign, which saves operations.
 
-Rounding: sums of up to nine bf16 values stand before and behind the products. The error of outputs and gradients is 0.7 % of their
-spread in bf16, where the plain way in bf16 has 0.3 %; in fp32 it is 4e-7, as with the plain way.
+Rounding: the error of outputs is 0.8 % of their spread in bf16 and that of gradients up to 1.3 %, where the plain way in bf16 has
+0.2 %; in fp32 both are below 1e-6, as with the plain way.
 
-An odd side is filled with zeros to an even one.
+Sides that are no multiples of 2 and 4 are filled with zeros.
 """
 
 import math
 import threading
-from collections.abc import Iterator
-from itertools import product
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,15 +27,29 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 ENOUGH_PRODUCTS = 64 * 128  # input times output channels; with fewer the sums around the products cost what these save
-ENOUGH_TILES = 200  # with fewer, what is done to the filters weighs as much as what is done to the images
-MOST_FILLED = 1.25  # pixels of odd sides made even, per pixel
+ENOUGH_TILES = 100  # with fewer, what is done to the filters weighs as much as what is done to the images
+MOST_FILLED = 1.5  # pixels of sides made multiples of 2 and 4, per pixel
 BLOCK = 2**22  # bytes of an image that are transformed at a time
 _KEEPS_THE_SIZE = ((3, 3), (1, 1), (1, 1), (1, 1))  # kernel, stride, padding, dilation
 
 _WORKSPACES = threading.local()
 
-_G = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype=torch.float64)
-_FILTER = torch.kron(_G, _G)  # the 16 places of a tile out of the 9 of a filter
+NEAR, FAR = 0.75, 1.5  # their powers up to the third need few bits, so that A is exact in bf16
+_POINTS = ((NEAR, FAR), (-NEAR, FAR), (FAR, NEAR), (-FAR, NEAR))  # behind 0 and infinity; each beside the other pair's
+
+
+def _matrix(rows: list[list[float]]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+_G2 = _matrix([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+_G4 = _matrix([
+    [1 / (NEAR * FAR) ** 2, 0, 0], [0, 0, 1], *([p**i / (2 * p * (p**2 - q**2)) for i in range(3)] for p, q in _POINTS),
+])  # fmt: skip
+_A2 = _matrix([[1, 0], [1, 1], [1, -1], [0, 1]])
+_A4 = _matrix([[1, 0, 0, 0], [0, 0, 0, 1], *([p**i for i in range(4)] for p, _ in _POINTS)])
+_FILTER = torch.kron(_G2, _G4)  # the 24 places of a tile out of the 9 of a filter
+_SPREAD = torch.kron(_A2, _A4)  # the 24 places of a tile out of its 8 outputs
 
 
 class WinogradConv(nn.Conv2d):
@@ -49,14 +66,15 @@ class WinogradConv(nn.Conv2d):
     def suits(self, x: Tensor) -> bool:
         """Whether these images are of a kind that gains: channels last, little to fill, many tiles and channels."""
         batch, _, height, width = x.shape
+        _, rows, columns, _ = _grid((batch, height, width, 0))
         return (
             x.device.type == "cpu"
             and (self.kernel_size, self.stride, self.padding, self.dilation) == _KEEPS_THE_SIZE
             and self.groups == 1
             and self.padding_mode == "zeros"
             and self.in_channels * self.out_channels >= ENOUGH_PRODUCTS
-            and _even(height) * _even(width) <= MOST_FILLED * height * width
-            and batch * height * width >= 4 * ENOUGH_TILES
+            and 8 * rows * columns <= MOST_FILLED * height * width
+            and batch * rows * columns >= ENOUGH_TILES
             and x.is_contiguous(memory_format=torch.channels_last)
         )
 
@@ -72,18 +90,16 @@ def winograd_conv(
 
 
 class _Winograd(torch.autograd.Function):
-    """Images are (batch, h, w, channels). Their tiles, four times as large, are kept for the backward pass."""
+    """Images are (batch, h, w, channels). Their tiles, three times as large, are kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         tiles, filters = _tiles(x), _filters(weight, x.dtype)
         ctx.save_for_backward(tiles, filters)
         ctx.shape, ctx.dtype, ctx.biased = x.shape, weight.dtype, bias is not None
-        batch, height, width, _ = x.shape
-        products = _workspace("products", x.dtype, 16, tiles.shape[1], len(weight))
+        products = _workspace("products", x.dtype, 24, tiles.shape[1], len(weight))
         torch.bmm(tiles, filters.transpose(1, 2), out=products)
-        products = products.view(4, 4, batch, -(-height // 2), -(-width // 2), -1)
-        return _outputs(products, None if bias is None else bias.to(x.dtype))[:, :height, :width].contiguous()
+        return _outputs(products, (*x.shape[:3], len(weight)), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -97,14 +113,14 @@ class _Winograd(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             to_weight = _taps(_channel_products(to_products, tiles).to(ctx.dtype))
         if ctx.biased and ctx.needs_input_grad[2]:
-            to_bias = to_products[5].sum(0, dtype=ctx.dtype)
+            to_bias = gradient.sum((0, 1, 2)).to(ctx.dtype)  # with `dtype` it would take ten times as long
         return to_x, to_weight, to_bias
 
 
 def _workspace(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
     """Memory for what a convolution makes and uses up, the same for all of a thread's; it holds the largest one's.
 
-    Tensors four and eight times as large as an image, asked for and given back at every convolution, leave holes that others
+    Tensors three times as large as an image, asked for and given back at every convolution, leave holes that others
     take a piece of: memory then grows for many steps, and is mapped and zeroed anew.
     """
     size = math.prod(shape) * dtype.itemsize
@@ -116,153 +132,217 @@ def _workspace(name: str, dtype: torch.dtype, *shape: int) -> Tensor:
     return kept[:size].view(dtype).view(shape)
 
 
-def _filters(weight: Tensor, dtype: torch.dtype) -> Float[Tensor, "16 outputs inputs"]:
+def _filters(weight: Tensor, dtype: torch.dtype) -> Float[Tensor, "24 outputs inputs"]:
     """G g G^T, in the weights' own precision until the end."""
     taps = weight.permute(2, 3, 0, 1).reshape(9, -1)
     with torch.autocast(weight.device.type, enabled=False):
-        return (_FILTER.to(weight.dtype) @ taps).to(dtype).view(16, *weight.shape[:2])
+        return (_FILTER.to(weight.dtype) @ taps).to(dtype).view(24, *weight.shape[:2])
 
 
 def _channel_products(
-    outputs: Float[Tensor, "16 tiles outputs"], inputs: Float[Tensor, "16 tiles inputs"]
-) -> Float[Tensor, "16 outputs inputs"]:
+    outputs: Float[Tensor, "24 tiles outputs"], inputs: Float[Tensor, "24 tiles inputs"]
+) -> Float[Tensor, "24 outputs inputs"]:
     """Sums over tiles. The wider matrix stands right, which is up to a tenth faster."""
     if outputs.shape[2] > inputs.shape[2]:
         return torch.bmm(inputs.transpose(1, 2), outputs).transpose(1, 2)
     return torch.bmm(outputs.transpose(1, 2), inputs)
 
 
-def _taps(filters: Float[Tensor, "16 outputs inputs"]) -> Float[Tensor, "outputs inputs 3 3"]:
+def _taps(filters: Float[Tensor, "24 outputs inputs"]) -> Float[Tensor, "outputs inputs 3 3"]:
     """The transpose of `_filters`, in the precision of what is given."""
     with torch.autocast(filters.device.type, enabled=False):
-        taps = _FILTER.to(filters.dtype).T @ filters.reshape(16, -1)
+        taps = _FILTER.to(filters.dtype).T @ filters.reshape(24, -1)
     return taps.view(3, 3, *filters.shape[1:]).permute(2, 3, 0, 1)
 
 
-def _even(side: int) -> int:
-    return side + side % 2
-
-
-def _blocks(images: Float[Tensor, "batch h w channels"]) -> Iterator[tuple[slice, slice]]:
-    """Images in parts that fit a cache: samples, and rows of tiles.
+@dataclass(frozen=True)
+class _Part:
+    """A part of images that fits a cache: samples, rows of tiles, and where these stand among all (tiles * channels).
 
     What goes by several passes over a part, each of them an operation of torch's, then reads and writes memory once.
     """
-    batch, height, width, channels = images.shape
-    rows = _even(height) // 2
-    fit = max(1, BLOCK // (2 * _even(width) * channels * images.element_size()))
+
+    samples: slice
+    rows: slice
+    places: slice
+    shape: tuple[int, int, int, int]  # samples, rows and columns of tiles, channels
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        return self.samples, slice(2 * self.rows.start, 2 * self.rows.stop)
+
+
+def _grid(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Samples, rows and columns of tiles, channels, of images of that shape."""
+    batch, height, width, channels = shape
+    return batch, -(-height // 2), -(-width // 4), channels
+
+
+def _parts(shape: Sequence[int], dtype: torch.dtype) -> Iterator[_Part]:
+    batch, rows, columns, channels = _grid(shape)
+    line = columns * channels
+    fit = max(1, BLOCK // (8 * line * dtype.itemsize))
     samples = max(1, fit // rows)
     for sample in range(0, batch, samples):
         for row in range(0, rows, fit):
-            yield slice(sample, min(sample + samples, batch)), slice(row, min(row + fit, rows))
+            last_sample, last_row = min(sample + samples, batch), min(row + fit, rows)
+            places = slice((sample * rows + row) * line, ((last_sample - 1) * rows + last_row) * line)
+            made = last_sample - sample, last_row - row, columns, channels
+            yield _Part(slice(sample, last_sample), slice(row, last_row), places, made)
 
 
-def _tiles(x: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 tiles channels"]:
-    """B^T d B of all tiles d."""
-    batch, height, width, channels = x.shape
-    made = x.new_empty(4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
-    for samples, rows in _blocks(x):
-        above = 2 * rows.start - 1  # the first row, which before the image is of zeros
-        inside = x[samples, max(0, above) : 2 * rows.stop + 1]
-        halves = x.new_empty(2, len(inside), 2 * (rows.stop - rows.start) + 2, made.shape[4] + 1, channels)
-        _part_columns(inside, halves, max(0, -above))
-        _tile(halves, made[:, :, samples, rows])
-    return made.view(16, -1, channels)
+def _tiles(x: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "24 tiles channels"]:
+    """B^T d B of all tiles d: along the rows first, where an image is not yet spread over overlapping tiles."""
+    batch, rows, columns, channels = _grid(x.shape)
+    made = x.new_empty(4, 6, batch, rows, columns, channels)
+    for part in _parts(x.shape, x.dtype):
+        six = _along_rows(_columns(x, part))
+        first, second, third, fourth = (six[:, :, i : i + 2 * part.shape[1] : 2] for i in range(4))
+        block = made[:, :, part.samples, part.rows]
+        torch.sub(first, third, out=block[0])
+        torch.add(second, third, out=block[1])
+        torch.sub(third, second, out=block[2])
+        torch.sub(fourth, second, out=block[3])
+    return made.view(24, -1, channels)
 
 
-def _part_columns(
-    inside: Float[Tensor, "batch h w channels"], halves: Float[Tensor, "2 batch _ _ channels"], first: int
-) -> None:
-    """The columns before the even places (-1, 1, 3, ...) and at them (0, 2, 4, ...), by themselves, in zeros; rows from `first` on.
+def _columns(x: Float[Tensor, "_ _ _ channels"], part: _Part) -> Float[Tensor, "6 batch h tiles channels"]:
+    """The six columns of a part's tiles, each by itself, with zeros where tiles stand over the edge. In a workspace.
 
-    What follows then goes along whole lines of memory, not from every second pixel to the next.
+    What follows then goes along whole lines of memory, not from every fourth pixel to the next.
     """
-    last, width = first + inside.shape[1], inside.shape[2]
-    halves[:, :, :first].zero_()
-    halves[:, :, last:].zero_()
-    odd, even = halves[:, :, first:last]
-    odd[:, :, 0].zero_()
-    odd[:, :, 1 : 1 + width // 2] = inside[:, :, 1::2]
-    odd[:, :, 1 + width // 2 :].zero_()
-    even[:, :, : (width + 1) // 2] = inside[:, :, 0::2]
-    even[:, :, (width + 1) // 2 :].zero_()
-
-
-def _tile(halves: Float[Tensor, "2 batch _ _ channels"], made: Float[Tensor, "4 4 batch h2 w2 channels"]) -> None:
-    height = 2 * made.shape[3]
-    for row, (odd, even) in zip(made, _four([halves[:, :, i : i + height : 2] for i in range(4)]), strict=True):
-        first, second, third, fourth = odd[:, :, :-1], even[:, :, :-1], odd[:, :, 1:], even[:, :, 1:]
-        torch.sub(first, third, out=row[0])
-        torch.add(second, third, out=row[1])
-        torch.sub(third, second, out=row[2])
-        torch.sub(fourth, second, out=row[3])
-
-
-def _four(d: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """B^T along one axis."""
-    return d[0] - d[2], d[1] + d[2], d[2] - d[1], d[3] - d[1]
-
-
-def _outputs(
-    products: Float[Tensor, "4 4 batch h2 w2 channels"], bias: Float[Tensor, " channels"] | None
-) -> Float[Tensor, "batch _ _ channels"]:
-    """A^T m A of all tiles m, at their places, and the bias, which is left in the products."""
-    _, _, batch, height, width, channels = products.shape
-    made = products.new_empty(batch, 2 * height, 2 * width, channels)
-    for samples, rows in _blocks(made):
-        first, second, third, fourth = products[:, :, samples, rows]
-        part = made[samples, 2 * rows.start : 2 * rows.stop]
-        if bias is not None:
-            second[1] += bias  # this place counts once in all four outputs
-        for i, row in enumerate(((first + second).add_(third), (second - third).add_(fourth))):
-            torch.add(row[0].add_(row[1]), row[2], out=part[:, i::2, 0::2])
-            torch.add(row[1].sub_(row[2]), row[3], out=part[:, i::2, 1::2])
+    samples, rows, columns, channels = part.shape
+    above = 2 * part.rows.start - 1
+    inside = x[part.samples, max(0, above) : 2 * part.rows.stop + 1]
+    made = _workspace("columns", x.dtype, 6, samples, 2 * rows + 2, columns, channels)
+    first = max(0, -above)
+    last = first + inside.shape[1]
+    made[:, :, :first].zero_()
+    made[:, :, last:].zero_()
+    for i, column in enumerate(made[:, :, first:last]):
+        start = 1 if i == 0 else 0  # the first tile's first column is before the image
+        pixels = inside[:, :, i - 1 + 4 * start :: 4][:, :, : columns - start]
+        column[:, :, :start].zero_()
+        column[:, :, start : start + pixels.shape[2]] = pixels
+        column[:, :, start + pixels.shape[2] :].zero_()
     return made
 
 
-def _spread(gradient: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "16 tiles channels"]:
-    """A y A^T of all tiles' 2x2 gradients y, zeros behind odd sides: the transpose of `_outputs`. In a workspace."""
-    batch, height, width, channels = gradient.shape
-    made = _workspace("products", gradient.dtype, 4, 4, batch, _even(height) // 2, _even(width) // 2, channels)
-    for samples, rows in _blocks(gradient):
-        part = gradient[samples, 2 * rows.start : 2 * rows.stop]
-        if height % 2 or width % 2:
-            part = F.pad(part, (0, 0, 0, width % 2, 0, part.shape[1] % 2))
-        block = made[:, :, samples, rows]
-        for row, column in product((0, 1), (0, 1)):
-            block[3 * row, 3 * column] = part[:, row::2, column::2]
-        torch.add(block[0, ::3], block[3, ::3], out=block[1, ::3])
-        torch.sub(block[0, ::3], block[3, ::3], out=block[2, ::3])
-        torch.add(block[:, 0], block[:, 3], out=block[:, 1])
-        torch.sub(block[:, 0], block[:, 3], out=block[:, 2])
-    return made.view(16, -1, channels)
+def _along_rows(d: Float[Tensor, "6 batch h tiles channels"]) -> Float[Tensor, "6 batch h tiles channels"]:
+    """B^T along the second axis of tiles. In a workspace.
+
+    B^T is the product of the points' polynomials, which have the factors x^2 - NEAR^2 and x^2 - FAR^2.
+    """
+    near = torch.sub(d[2:], d[:4], alpha=NEAR**2, out=_workspace("near", d.dtype, 4, *d.shape[1:]))
+    far = torch.sub(d[3:5], d[1:3], alpha=FAR**2, out=_workspace("far", d.dtype, 2, *d.shape[1:]))
+    made = _workspace("six", d.dtype, *d.shape)
+    torch.sub(near[2:], near[:2], alpha=FAR**2, out=made[:2])
+    torch.add(far[0], far[1], alpha=1 / NEAR, out=made[2])
+    torch.sub(far[0], far[1], alpha=1 / NEAR, out=made[3])
+    torch.add(near[1], near[2], alpha=1 / FAR, out=made[4])
+    torch.sub(near[1], near[2], alpha=1 / FAR, out=made[5])
+    return made
 
 
-def _overlapped(tiles: Float[Tensor, "16 tiles channels"], shape: torch.Size) -> Float[Tensor, "batch h w channels"]:
+def _outputs(
+    products: Float[Tensor, "24 tiles channels"],
+    shape: tuple[int, int, int, int],
+    bias: Float[Tensor, " channels"] | None,
+) -> Float[Tensor, "batch h w channels"]:
+    """A^T m A of all tiles m, at their places in images of that shape, and the bias."""
+    batch, rows, columns, channels = _grid(shape)
+    made = products.new_empty(batch, 2 * rows, 4 * columns, channels)
+    matrix, flat = _SPREAD.T.to(products.dtype), products.view(24, -1)
+    for part in _parts(shape, products.dtype):
+        eight = _workspace("eight", products.dtype, 8, part.places.stop - part.places.start)
+        torch.mm(matrix, flat[:, part.places], out=eight)
+        placed = _by_tiles(made[part.pixels])
+        if bias is None:
+            placed.copy_(eight.view(placed.shape))
+        else:
+            torch.add(eight.view(placed.shape), bias, out=placed)
+    return made[:, : shape[1], : shape[2]].contiguous()
+
+
+def _by_tiles(images: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "2 4 batch h2 w4 channels"]:
+    """A view of images by the 8 places of tiles' outputs."""
+    return images.unflatten(2, (-1, 4)).unflatten(1, (-1, 2)).permute(2, 4, 0, 1, 3, 5)
+
+
+def _spread(gradient: Float[Tensor, "batch h w channels"]) -> Float[Tensor, "24 tiles channels"]:
+    """A y A^T of all tiles' 2x4 gradients y, zeros beyond the sides: the transpose of `_outputs`. In a workspace."""
+    batch, rows, columns, channels = _grid(gradient.shape)
+    made = _workspace("products", gradient.dtype, 4, 6, batch, rows, columns, channels)
+    right = 4 * columns - gradient.shape[2]
+    for part in _parts(gradient.shape, gradient.dtype):
+        pixels = gradient[part.pixels]
+        if right or pixels.shape[1] % 2:
+            pixels = F.pad(pixels, (0, 0, 0, right, 0, pixels.shape[1] % 2))
+        placed = _by_tiles(pixels)
+        block = made[:, :, part.samples, part.rows]
+        top, middle, difference, bottom = block
+        _spread_along_rows(_workspace("eight", gradient.dtype, *placed.shape).copy_(placed), block[::3])
+        torch.add(top, bottom, out=middle)
+        torch.sub(top, bottom, out=difference)
+    return made.view(24, -1, channels)
+
+
+def _spread_along_rows(
+    y: Float[Tensor, "2 4 batch h2 w4 channels"], made: Float[Tensor, "2 6 batch h2 w4 channels"]
+) -> None:
+    """A along the second axis: polynomials of y at the points, which are y_0 at 0, y_3 at infinity and even +- odd parts elsewhere."""
+    made[:, :2] = y[:, ::3]
+    for point, place in ((NEAR, 2), (FAR, 4)):
+        parts = _workspace("near", y.dtype, 2, *made[:, 0].shape)
+        torch.add(y[:, 0], y[:, 2], alpha=point**2, out=parts[0])
+        torch.add(y[:, 1], y[:, 3], alpha=point**2, out=parts[1])
+        torch.add(parts[0], parts[1], alpha=point, out=made[:, place])
+        torch.sub(parts[0], parts[1], alpha=point, out=made[:, place + 1])
+
+
+def _overlapped(tiles: Float[Tensor, "24 tiles channels"], shape: torch.Size) -> Float[Tensor, "batch h w channels"]:
     """B v B^T of all tiles v, added where they overlap, to an image of that shape: the transpose of `_tiles`."""
-    batch, height, width, channels = shape[0], _even(shape[1]), _even(shape[2]), shape[3]
-    v = tiles.view(4, 4, batch, height // 2, width // 2, channels)
-    image = tiles.new_empty(batch, height, width, channels)
-    for samples, rows in _blocks(image):
-        part = image[samples, 2 * rows.start : 2 * rows.stop]
-        columns = part.new_empty(4, part.shape[0], part.shape[1], width // 2, channels)
-        for made, *places in zip(columns, *v[:, :, samples], strict=True):
-            _along(made[:, 0::2], made[:, 1::2], places, 1, rows)
-        halves = part.new_empty(2, *columns.shape[1:])
-        _along(halves[0], halves[1], list(columns), 2, slice(0, width // 2))
-        part[:, :, 0::2], part[:, :, 1::2] = halves
+    batch, rows, columns, channels = _grid(shape)
+    v = tiles.view(4, 6, batch, rows, columns, channels)
+    image = tiles.new_empty(batch, 2 * rows, 4 * columns, channels)
+    for part in _parts(shape, tiles.dtype):
+        samples, height = part.shape[0], 2 * part.shape[1]
+        six = _workspace("six", tiles.dtype, 6, samples, height, columns, channels)
+        _down_columns(v[:, :, part.samples], part.rows, six)
+        four = _add_along_rows(six)
+        image[part.pixels].unflatten(2, (columns, 4)).copy_(four.permute(1, 2, 3, 0, 4))
     return image[:, : shape[1], : shape[2]].contiguous()
 
 
-def _along(even: Tensor, odd: Tensor, v: list[Tensor], axis: int, part: slice) -> None:
-    """The transpose of B^T along one axis: tile t covers the pixels 2t - 1 to 2t + 2. `even` and `odd` are those of the tiles in `part`."""
-    size, start, stop = v[0].shape[axis], part.start, part.stop
-    here = [one.narrow(axis, start, stop - start) for one in v]
-    torch.sub(here[1], here[2], out=even)
-    even -= here[3]
-    first = max(start, 1)  # the tile before the first adds nothing
-    even.narrow(axis, first - start, stop - first).add_(v[3].narrow(axis, first - 1, stop - first))
-    torch.add(here[1], here[2], out=odd)
-    odd -= here[0]
-    last = min(stop, size - 1)
-    odd.narrow(axis, 0, last - start).add_(v[0].narrow(axis, start + 1, last - start))
+def _down_columns(
+    v: Float[Tensor, "4 6 batch tiles w4 channels"], part: slice, made: Float[Tensor, "6 batch h w4 channels"]
+) -> None:
+    """The transpose of B^T along the first axis: tile t covers the rows 2t - 1 to 2t + 2. `made` are those of the tiles in `part`."""
+    first, second, third, fourth = v[:, :, :, part]
+    even, odd = made[:, :, 0::2], made[:, :, 1::2]
+    torch.sub(second, third, out=even)
+    even -= fourth
+    start = max(part.start, 1)  # the tile before the first adds nothing
+    even[:, :, start - part.start :] += v[3][:, :, start - 1 : part.stop - 1]
+    torch.add(second, third, out=odd)
+    odd -= first
+    last = min(part.stop, v.shape[3] - 1)
+    odd[:, :, : last - part.start] += v[0][:, :, part.start + 1 : last + 1]
+
+
+def _add_along_rows(six: Float[Tensor, "6 batch h tiles channels"]) -> Float[Tensor, "4 batch h tiles channels"]:
+    """The transpose of `_along_rows`: every fourth column by itself, tile t covers the columns 4t - 1 to 4t + 4. In a workspace."""
+    near, far, made = (_workspace(name, six.dtype, 4, *six.shape[1:]) for name in ("near", "far", "columns"))
+    torch.add(six[2], six[3], out=far[0])
+    torch.sub(six[2], six[3], out=far[1])
+    torch.add(six[4], six[5], out=near[0]).sub_(six[1], alpha=FAR**2)
+    torch.sub(six[4], six[5], out=near[1])
+    torch.add(six[0], near[1], alpha=1 / FAR, out=near[2])
+    torch.mul(near[0][:, :, 0], -(NEAR**2), out=made[0][:, :, 0])
+    torch.sub(six[1][:, :, :-1], near[0][:, :, 1:], alpha=NEAR**2, out=made[0][:, :, 1:])
+    made[0].sub_(far[0], alpha=FAR**2)
+    torch.add(near[0], far[0], out=made[2]).sub_(six[1], alpha=NEAR**2)
+    torch.add(near[2], far[1], alpha=1 / NEAR, out=made[3])
+    made[3][:, :, :-1].add_(six[0][:, :, 1:], alpha=(NEAR * FAR) ** 2)
+    torch.add(six[0], far[1], alpha=1 / NEAR, out=made[1]).mul_(-(FAR**2)).sub_(near[2], alpha=NEAR**2)
+    return made

@@ -58,8 +58,9 @@ def test_convolutions_of_all_sizes_types_and_modes_share_memory_in_turn() -> Non
             assert_close(
                 torch.autograd.grad(first.sum() + second.sum(), [x]),
                 torch.autograd.grad(3 * F.conv2d(x, weight, padding=1).sum(), [x]),
-            )
-        assert len(workspaces.products) == 16 * 2 * 25 * 5 * 8  # the largest: two images of 5x5 tiles, 5 channels
+                rtol=0, atol=1e-4,
+            )  # fmt: skip
+        assert len(workspaces.products) == 24 * 2 * 15 * 5 * 8  # the largest: two images of 5x3 tiles, 5 channels
 
 
 def test_what_needs_no_gradient_gets_none() -> None:
@@ -70,15 +71,22 @@ def test_what_needs_no_gradient_gets_none() -> None:
     assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1.3e-2)])
 def test_rounding_stays_as_small_as_the_module_says(precision: torch.dtype, bound: float) -> None:
     torch.manual_seed(0)
-    x, weight = images(2, 256, 16, 16, dtype=torch.float32), images(64, 256, 3, 3, dtype=torch.float32) / 48
-    expected = F.conv2d(x.double(), weight.double(), padding=1)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        made = winograd_conv(x, weight, None)
+    x, weight = (
+        images(4, 256, 16, 16, dtype=precision).requires_grad_(),
+        images(64, 256, 3, 3, dtype=torch.float32) / 48,
+    )
+    exact, weight = x.detach().double().requires_grad_(), weight.requires_grad_()
+    expected = F.conv2d(exact, weight.double(), padding=1)
+    gradient = images(*expected.shape, dtype=precision)
+    made = winograd_conv(x, weight, None)
     assert made.dtype == precision
-    assert (made - expected).std() < bound * expected.std()
+    found = made, *torch.autograd.grad(made, [x, weight], gradient)
+    wanted = expected, *torch.autograd.grad(expected, [exact, weight], gradient.double())
+    for one, right in zip(found, wanted, strict=True):
+        assert (one - right).std() < bound * right.std()
 
 
 def test_under_autocast_parameters_get_gradients_in_their_own_precision() -> None:
@@ -99,7 +107,8 @@ SUITED = (4, 128, 16, 16)
         (SUITED, 128, True),
         (SUITED, 32, False),  # few products
         ((16, 128, 9, 9), 128, True),
-        ((32, 128, 7, 7), 128, False),  # much to fill
+        ((32, 128, 7, 7), 128, True),
+        ((32, 128, 5, 5), 128, False),  # much to fill
         ((1, 128, 16, 16), 128, False),  # few tiles
     ],
 )
