@@ -74,11 +74,9 @@ def test_what_needs_no_gradient_gets_none() -> None:
 @pytest.mark.parametrize(("precision", "bound"), [(torch.float32, 1e-6), (torch.bfloat16, 1.3e-2)])
 def test_rounding_stays_as_small_as_the_module_says(precision: torch.dtype, bound: float) -> None:
     torch.manual_seed(0)
-    x, weight = (
-        images(4, 256, 16, 16, dtype=precision).requires_grad_(),
-        images(64, 256, 3, 3, dtype=torch.float32) / 48,
-    )
-    exact, weight = x.detach().double().requires_grad_(), weight.requires_grad_()
+    x = images(4, 256, 16, 16, dtype=precision).requires_grad_()
+    weight = (images(64, 256, 3, 3, dtype=torch.float32) / 48).requires_grad_()
+    exact = x.detach().double().requires_grad_()
     expected = F.conv2d(exact, weight.double(), padding=1)
     gradient = images(*expected.shape, dtype=precision)
     made = winograd_conv(x, weight, None)
