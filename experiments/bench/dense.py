@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.bench.plain_dense import Losses, PlainSegNetMtan, plain_loop
-from experiments.bench.rounds import Rates, check_options, in_processes, lasting, take_turns
+from experiments.bench.rounds import WARM_STEPS, Rates, check_options, in_process, lasting, take_turns
 from mtan_core.errors import UserError
 from mtan_core.memory import keep_memory
 
@@ -25,7 +25,6 @@ PLAIN, JOINT = "plain", {"fp32": "joint fp32", "bf16": "joint bf16"}
 SIDES = (PLAIN, *JOINT.values())
 TASKS = {"semantic": 13, "depth": 1, "normal": 3}
 LEARNING_RATE = 1e-4  # the authors'
-WARM_STEPS = 2  # the second still has memory mapped that the first did without; those after it find all they need
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,10 @@ def peak_memory() -> int:
 
 def turn(side: str, work: Work, peaks: dict[str, int], seconds: float) -> tuple[int, float]:
     """A side in a new process, after its first steps: images and seconds taken. Notes the side's peak memory."""
-    with in_processes(_serve, [side], work) as asked:
+    with in_process(_serve, side, work) as ask:
         for _ in range(WARM_STEPS):
-            asked[side](0.0)
-        images, taken, peaks[side] = asked[side](seconds)
+            ask(0.0)
+        images, taken, peaks[side] = ask(seconds)
     return images, taken
 
 

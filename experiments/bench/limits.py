@@ -116,7 +116,7 @@ def matmul_rate(dtype: torch.dtype, seconds: float, clock: Clock = "wall", side:
 
 
 def measure_limits(
-    images: int, size: int, seconds: float = 0.1, clock: Clock = "wall", advance: Callable[..., None] = lambda **_: None
+    images: int, size: int, seconds: float, clock: Clock, advance: Callable[..., None]
 ) -> dict[str, dict[str, Any]]:
     """Rates (GFLOP/s) per precision: `convolution` and `best_convolution` of WRN-28-4's own convolutions, and `matmul`.
 

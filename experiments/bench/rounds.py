@@ -1,10 +1,11 @@
 """Comparing speeds fairly: the sides take turns in one run, so that what else the machine does meets all of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any, Literal, get_args
@@ -15,6 +16,8 @@ from mtan_core.progress import progress
 Side = Callable[[float], tuple[int, float]]  # works for at least so many seconds; returns images done and seconds taken
 
 Clock = Literal["wall", "cpu"]
+
+WARM_STEPS = 2  # the second still has memory mapped that the first did without; those after it find all they need
 
 
 @dataclass(frozen=True)
@@ -70,34 +73,46 @@ Serve = Callable[[Connection, str, Any], None]  # a side's process: answers ever
 
 
 @contextmanager
-def in_processes(serve: Serve, sides: Sequence[str], task: Any) -> Iterator[dict[str, Callable[[Any], Any]]]:
-    """The sides, each in a process of its own that runs `serve(connection, side, task)`: called with a question, they answer."""
+def in_process(serve: Serve, side: str, task: Any) -> Iterator[Callable[[Any], Any]]:
+    """A side in a process of its own that runs `serve(connection, side, task)`: called with a question, it answers.
+
+    Raises UserError where the system kills the process, as it does when memory runs out.
+    """
     context = get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    started = []
-    try:
-        for side in sides:
-            pipes[side], theirs = context.Pipe()
-            started.append(context.Process(target=serve, args=(theirs, side, task), daemon=True))
-            started[-1].start()
-            theirs.close()  # so that a side that dies is noticed as the end of its pipe
-        yield {side: _asker(pipe) for side, pipe in pipes.items()}
-        for pipe in pipes.values():
-            pipe.send(None)
-    finally:
-        for pipe in pipes.values():
-            pipe.close()
-        for process in started:
-            process.join(timeout=5)
-            process.terminate()
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(serve, theirs, side, task), daemon=True)
+    process.start()
+    theirs.close()  # so that a side that dies is noticed as the end of its pipe
 
-
-def _asker(pipe: Connection) -> Callable[[Any], Any]:
     def ask(question: Any) -> Any:
-        pipe.send(question)
-        return pipe.recv()
+        try:
+            pipe.send(question)
+            return pipe.recv()
+        except (EOFError, ConnectionError):
+            raise _death(side, process) from None
 
-    return ask
+    try:
+        yield ask
+        pipe.send(None)
+    finally:
+        pipe.close()
+        process.join(timeout=5)
+        process.terminate()
+
+
+def _serve(serve: Serve, connection: Connection, side: str, task: Any) -> None:
+    with suppress(EOFError):  # who asked has given up, and has said why
+        serve(connection, side, task)
+
+
+def _death(side: str, process: SpawnProcess) -> Exception:
+    process.join(timeout=5)
+    if process.exitcode is None or process.exitcode >= 0:  # a fault of ours, whose traceback it has printed
+        return RuntimeError(f"{side}: its process ended with exit code {process.exitcode}")
+    return UserError(
+        f"{side}: expected rates from its process, found it killed by signal {-process.exitcode}, as happens when memory runs "
+        f"out; fewer images need less (--batch)."
+    )
 
 
 def check_options(clock: str, least: Sequence[tuple[str, float, float]]) -> None:

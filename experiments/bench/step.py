@@ -1,11 +1,12 @@
 """`bench step`: the plain loop and our joint step on the same random images, in one run.
 
-Each side runs in a process of its own, so that neither lives with the other's memory settings, and the sides take turns.
+The sides take turns. A turn is a process of its own, so that no side lives with another's memory settings, and that the machine
+need not hold the memory of all of them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from decathlon.specs import official_domains
 from experiments.bench.limits import measure_limits, step_flops
 from experiments.bench.plain import PlainMtan, plain_loop
-from experiments.bench.rounds import Clock, Rates, check_options, in_processes, lasting, take_turns
+from experiments.bench.rounds import WARM_STEPS, Clock, Rates, check_options, in_process, lasting, take_turns
 from mtan_core.memory import keep_memory
 from mtan_core.progress import progress
 
 PLAIN, JOINT = "plain", {"fp32": "joint fp32", "bf16": "joint bf16"}
 SIDES = (PLAIN, *JOINT.values())
 DOMAIN_COUNTS = (1, 2, 5, 10)
-PASS_IMAGES = 256  # a joint step of more is accumulated over several passes, as a run with little memory would be
+PASS_IMAGES = 256  # a joint step of more is accumulated over passes of whole domains, as where memory is short
+LIMIT_SECONDS = 0.1  # for each convolution alone, at most
 LEARNING_RATE = 0.01  # small enough for losses on noise to stay finite; speed does not depend on it
 
 
@@ -37,6 +39,11 @@ class Task:
     width: int = 4
     threads: int = 0  # 0: torch's default, all cores
     clock: str = "wall"  # see `rounds.Clock`
+
+    @property
+    def in_a_pass(self) -> int:
+        """The domains that the joint step takes through the network together."""
+        return max(1, PASS_IMAGES // self.batch)
 
     def batches(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The same random images and labels for every side."""
@@ -83,7 +90,7 @@ def joint_side(task: Task, precision: str) -> Callable[[int], Callable[[], int]]
         some = dict(list(channels_last.items())[:count])
 
         def one_step() -> int:
-            step.accumulate = -(-count * task.batch // PASS_IMAGES)
+            step.accumulate = -(-count // task.in_a_pass)
             step(some)
             return count * task.batch
 
@@ -109,17 +116,17 @@ def _work(connection: Connection, side: str, task: Task) -> None:
         connection.send(lasting(make(count), _clock(task))(seconds))
 
 
-@contextmanager
-def processes(
-    task: Task, sides: Sequence[str] = SIDES
-) -> Iterator[dict[str, Callable[[int, float], tuple[int, float]]]]:
-    """The sides, each in its process: called with a number of domains and seconds, they give images and seconds taken."""
-    with in_processes(_work, sides, task) as asked:
-        yield {side: _counting(ask) for side, ask in asked.items()}
+def turn(side: str, task: Task, count: int, seconds: float) -> tuple[int, float]:
+    """A side in a new process over `count` domains: images and seconds taken.
 
-
-def _counting(ask: Callable[[Any], Any]) -> Callable[[int, float], tuple[int, float]]:
-    return lambda count, seconds: ask((count, seconds))
+    Its first steps are over those that it takes through the network at once: no others need more memory.
+    """
+    at_once = 1 if side == PLAIN else min(count, task.in_a_pass)
+    with in_process(_work, side, task) as ask:
+        for _ in range(WARM_STEPS):
+            ask((at_once, 0.0))
+        images, taken = ask((count, seconds))
+    return images, taken
 
 
 def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] | None = None) -> dict[str, Any]:
@@ -133,23 +140,18 @@ def measure_step(task: Task, rounds: int, seconds: float, counts: Sequence[int] 
     torch.set_num_threads(task.threads or torch.get_num_threads())
     images = min(80, task.batch * len(task.domains))
     with progress("limits") as advance:
-        limits = measure_limits(images, task.size, clock=_clock(task), advance=advance)
+        limits = measure_limits(images, task.size, min(seconds, LIMIT_SECONDS), _clock(task), advance)
     flops = step_flops(task.size, task.depth, task.width)
     results = {}
-    with processes(task) as sides:
-        for count in chosen:
-            bound = {name: _with_count(side, count) for name, side in sides.items()}
-            rates = take_turns(bound, rounds, seconds, f"{count} domain{'s' if count > 1 else ''}")
-            results[str(count)] = _compare(rates, flops, limits)
+    for count in chosen:
+        sides = {side: partial(turn, side, task, count) for side in SIDES}
+        rates = take_turns(sides, rounds, seconds, f"{count} domain{'s' if count > 1 else ''}", warm=True)
+        results[str(count)] = _compare(rates, flops, limits)
     return {
         "domains": list(task.domains), "batch": task.batch, "image_size": task.size, "rounds": rounds,
         "threads": torch.get_num_threads(), "clock": task.clock, "torch": torch.__version__, "gflop_per_image": flops / 1e9,
         "limits_gflops": limits, "by_domains": results,
     }  # fmt: skip
-
-
-def _with_count(side: Callable[[int, float], tuple[int, float]], count: int) -> Callable[[float], tuple[int, float]]:
-    return lambda seconds: side(count, seconds)
 
 
 def _clock(task: Task) -> Clock:

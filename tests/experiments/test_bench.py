@@ -1,8 +1,11 @@
 """The benchmarks' baselines are what they claim to be."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,8 @@ from decathlon.specs import official_domains
 from experiments.bench.data import DomainBatches, measure_data
 from experiments.bench.limits import ConvolutionShape, convolution_seconds, convolution_shapes, step_flops
 from experiments.bench.plain import PlainMtan, plain_loop
-from experiments.bench.rounds import lasting, take_turns
-from experiments.bench.step import Task, joint_side, measure_step, plain_side, processes
+from experiments.bench.rounds import in_process, lasting, take_turns
+from experiments.bench.step import SIDES, Task, joint_side, measure_step, plain_side, print_step
 from mtan_core.errors import UserError
 
 
@@ -114,12 +117,35 @@ def test_both_sides_of_the_step_benchmark_learn_from_the_same_images() -> None:
     assert joint_side(task, "bf16")(1)() == 2
 
 
-def test_a_side_in_a_process_of_its_own() -> None:
+def test_a_joint_step_goes_by_passes_of_whole_domains() -> None:
+    assert [Task(("dtd",), batch).in_a_pass for batch in (16, 100, 128, 300)] == [16, 2, 2, 1]
+
+
+def test_step_benchmark_measures_every_side_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     task = Task(("dtd", "svhn"), batch=2, size=64, depth=10, width=1, threads=1)
-    with processes(task, ["joint bf16"]) as sides:
-        answers = [side(count, 0.0) for side in sides.values() for count in (1, 2)]
-    assert [images for images, _ in answers] == [2, 4]
-    assert all(seconds > 0 for _, seconds in answers)
+    document = measure_step(task, rounds=1, seconds=0, counts=[2])
+    rows = document["by_domains"]["2"]
+    assert list(rows) == list(SIDES)
+    for row in rows.values():
+        assert row["ratio"] == row["images_per_second"] / rows["plain"]["images_per_second"]
+        assert row["limit_share"] > 0
+    json.dumps(document, allow_nan=False)
+    print_step(document)
+    assert "joint bf16" in capsys.readouterr().out
+
+
+def out_of_memory(connection: Connection, side: str, task: object) -> None:
+    """A side that the system kills in its first step."""
+    connection.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_side_that_is_killed_is_told_in_a_sentence() -> None:
+    with (
+        pytest.raises(UserError, match=r"^joint: expected rates .* found it killed by signal 9, .*memory.*--batch"),
+        in_process(out_of_memory, "joint", None) as ask,
+    ):
+        ask(0.0)
 
 
 def test_step_benchmark_refuses_impossible_options() -> None:
