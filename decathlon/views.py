@@ -73,9 +73,7 @@ def random_boxes(
     return place_boxes(heights, widths, fit, rng.random((len(heights), 2)), scale, augmentation.shift)
 
 
-def _image(
-    pixels: UInt8[np.ndarray, " bytes"], start: int | np.integer, height: int | np.integer, width: int | np.integer
-) -> UInt8[np.ndarray, "h w 3"]:
+def _image(pixels: UInt8[np.ndarray, " bytes"], start: int, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
     """One image of the store's bytes: (height, width, 3), a view."""
     return pixels[start : start + height * width * 3].reshape(height, width, 3)
 
@@ -90,9 +88,10 @@ def copy_windows(
 ) -> UInt8[Tensor, "batch size size 3"]:
     """Copy one size x size window of each image out of the store's bytes; boxes are rounded to whole pixels."""
     batch = np.empty((len(starts), size, size, 3), np.uint8)
-    corners = np.rint(boxes[:, :2]).astype(np.int64)
-    for row, (start, height, width, (top, left)) in enumerate(zip(starts, heights, widths, corners, strict=True)):
-        batch[row] = _image(pixels, start, height, width)[top : top + size, left : left + size]
+    corners = np.rint(boxes[:, :2]).astype(np.int64).T
+    places = (values.tolist() for values in (starts, heights, widths, *corners))
+    for row, start, height, width, top, left in zip(batch, *places, strict=True):
+        row[:] = _image(pixels, start, height, width)[top : top + size, left : left + size]
     return torch.from_numpy(batch)
 
 
@@ -101,8 +100,9 @@ def stack_images(
 ) -> UInt8[Tensor, "batch h w 3"]:
     """Copy whole images of any sizes into the upper left corners of one batch as large as the largest."""
     batch = np.zeros((len(starts), heights.max(), widths.max(), 3), np.uint8)
-    for row, (start, height, width) in enumerate(zip(starts, heights, widths, strict=True)):
-        batch[row, :height, :width] = _image(pixels, start, height, width)
+    places = (values.tolist() for values in (starts, heights, widths))
+    for row, start, height, width in zip(batch, *places, strict=True):
+        row[:height, :width] = _image(pixels, start, height, width)
     return torch.from_numpy(batch)
 
 
@@ -115,10 +115,12 @@ def resize_whole(
 ) -> UInt8[Tensor, "batch size size 3"]:
     """Whole images made square on the CPU: bilinear and antialiased, rounded to whole values, as Pillow does."""
     batch = torch.empty((len(starts), size, size, 3), dtype=torch.uint8)
-    for row, start, height, width in zip(batch, starts.tolist(), heights.tolist(), widths.tolist(), strict=True):
-        image = torch.from_numpy(_image(pixels, start, height, width).copy())
-        square = F.interpolate(image.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)
-        row.copy_(square[0].permute(1, 2, 0))
+    kinds, kind_of = np.unique(np.stack([heights, widths]), axis=1, return_inverse=True)
+    for kind in range(kinds.shape[1]):  # images of one size together
+        rows = np.flatnonzero(kind_of.reshape(-1) == kind)
+        images = stack_images(pixels, starts[rows], heights[rows], widths[rows])
+        squares = F.interpolate(images.permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        batch[torch.from_numpy(rows)] = squares.permute(0, 2, 3, 1)
     return batch
 
 
@@ -165,11 +167,14 @@ def filter_weights(
 
 
 def mirror(images: UInt8[Tensor, "batch h w 3"], mirrored: np.ndarray) -> UInt8[Tensor, "batch h w 3"]:
-    """Turn the chosen images left to right, in place."""
-    places = torch.from_numpy(np.flatnonzero(mirrored)).to(images.device)
-    turned = images.index_select(0, places).permute(0, 3, 1, 2).flip(3)  # the layout for which torch has a fast flip
-    images[places] = turned.permute(0, 2, 3, 1)
-    return images
+    """The images, the chosen ones turned left to right."""
+    places = np.flatnonzero(mirrored)
+    sources = np.arange(len(images))
+    sources[places] = len(images) + np.arange(len(places))
+    chosen = images.index_select(0, torch.from_numpy(places).to(images.device))
+    turned = chosen.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)  # the layout for which torch has a fast flip
+    # rows are gathered at the speed of memory, but scattered byte by byte
+    return torch.cat([images, turned]).index_select(0, torch.from_numpy(sources).to(images.device))
 
 
 def normalise(pixels: Shaped[Tensor, "batch size size 3"], spec: DomainSpec) -> Float[Tensor, "batch 3 size size"]:

@@ -9,7 +9,6 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -36,12 +35,12 @@ class _Tracer(fx.Tracer):
     """Traces a module and names its nodes as torchvision's feature extraction does: the module's path, then the operation."""
 
     def __init__(self) -> None:
+        from torchvision import ops  # loads torch's compiler: two seconds that only a tapped pool needs
+
         layers = sys.modules.get("timm.layers")  # who uses them has imported them
         functions = layers.get_notrace_functions() if layers else ()
-        super().__init__(autowrap_modules=(math, torchvision.ops), autowrap_functions=tuple(functions))  # type: ignore[arg-type]
-        whole = [
-            kind for kind in vars(torchvision.ops).values() if inspect.isclass(kind) and issubclass(kind, nn.Module)
-        ]
+        super().__init__(autowrap_modules=(math, ops), autowrap_functions=tuple(functions))  # type: ignore[arg-type]
+        whole = [kind for kind in vars(ops).values() if inspect.isclass(kind) and issubclass(kind, nn.Module)]
         self.leaves = (_BatchNorm, *whole, *(layers.get_notrace_modules() if layers else ()))
         self.path = ""
         self.seen: Counter[str] = Counter()

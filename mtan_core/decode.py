@@ -15,16 +15,17 @@ class UnreadableError(ValueError):
     """An image file that cannot be decoded whole."""
 
 
-def decode(data: bytes | bytearray) -> Pixels:
+def decode(data: bytes | bytearray, room: NDArray[np.uint8] | None = None) -> Pixels:
     """The image as (height, width, 3) uint8 RGB; grey, CMYK, palette and 16-bit images are converted.
 
     Common JPEGs go through simplejpeg, which holds no interpreter lock while it works, all else through Pillow; on
-    the same JPEG the two agree. Raises UnreadableError for data that is cut off, damaged, or no image.
+    the same JPEG the two agree. A common JPEG is a view of `room` (flat) where that is large enough. Raises UnreadableError
+    for data that is cut off, damaged, or no image.
     """
     if data[:3] == _JPEG:
         try:
-            return decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
-        except ValueError:  # damaged, or of other colours
+            return decode_jpeg(data, "RGB", fastdct=False, fastupsample=False, buffer=room)
+        except ValueError:  # damaged, of other colours, or too large for the room
             return _decode_slowly(data)
     return _decode_slowly(data)
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user's, and the words it is made of."""
+"""The one exception for mistakes of the user's, the words it is made of, and that for their wish to stop."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,6 +9,10 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with code 2; from Python it is a ``ValueError``.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 -- an event, not an error
+    """Somebody asked the run to stop; its state is safe in the checkpoint that `args[0]` names."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtan_core.averaging import WeightAverage
 from mtan_core.checkpoint import load_exactly, prune, read_state, read_tensors, save_checkpoint
-from mtan_core.errors import UserError
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.metrics import Tally, mean_accuracy
 from mtan_core.parallel import Group
 from mtan_core.progress import Advance, progress
@@ -71,10 +71,6 @@ class Position:
     step: int = 0  # finished in this epoch
     steps: int = 0  # finished in all
     drawn: dict[str, int] = field(default_factory=dict)  # batches taken of each stream
-
-
-class Interrupted(Exception):  # noqa: N818 -- an event, not an error
-    """Somebody asked the run to stop; its state is safe in the checkpoint that `args[0]` names."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted
 
 INTERRUPTED = 130  # the shell's exit code for SIGINT
 

@@ -4,7 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,6 +82,21 @@ def test_every_module_imports(name: str) -> None:
     assert importlib.import_module(name).__name__ == name
 
 
+def loaded_by(words: list[str], names: Iterable[str]) -> tuple[subprocess.CompletedProcess[str], str]:
+    """What a command leaves loaded of some modules."""
+    program = f"""if True:
+        import sys
+        from experiments.cli import main
+        sys.argv = ["mtan", *{words!r}]
+        try:
+            main()
+        finally:
+            print("loaded:", *(name for name in {tuple(names)!r} if name in sys.modules), file=sys.stderr)
+    """
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    return run, run.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -90,31 +105,27 @@ def test_every_module_imports(name: str) -> None:
     ],
 )  # fmt: skip
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
-    program = f"""if True:
-        import sys
-        from experiments.cli import main
-        sys.argv = ["mtan", *{words!r}]
-        try:
-            main()
-        finally:
-            print("loaded:", *(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
-    """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    run, loaded = loaded_by(words, HEAVY)
     assert "Usage: mtan" in run.stdout + run.stderr
-    assert run.stderr.splitlines()[-1] == "loaded:"
+    assert loaded == "loaded:"
 
 
 @pytest.mark.parametrize("room", ["decathlon", "dense"])
 def test_work_in_one_room_never_loads_ray(room: str) -> None:
-    program = f"""if True:
-        import sys
-        from experiments.cli import main
-        sys.argv = ["mtan", "{room}", "presets", "--json"]
-        try:
-            main()
-        finally:
-            print("loaded:", *(name for name in ("torch", "ray", "optuna") if name in sys.modules), file=sys.stderr)
-    """
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    run, loaded = loaded_by([room, "presets", "--json"], ("torch", "ray", "optuna"))
     assert run.returncode == 0 and run.stdout.startswith("{")
-    assert run.stderr.splitlines()[-1] == "loaded: torch"
+    assert loaded == "loaded: torch"
+
+
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [
+        (["decathlon", "prepare", "nowhere", "store"], ("torch", "pandas", "ray")),
+        (["decathlon", "inspect", "nowhere"], ("torch", "pandas", "ray")),
+        (["decathlon", "evaluate", "nowhere", "--data", "nowhere"], ("torch._dynamo", "pandas", "ray")),
+    ],
+)
+def test_a_mistake_need_not_wait_for_what_is_not_used(words: list[str], without: tuple[str, ...]) -> None:
+    run, loaded = loaded_by(words, without)
+    assert run.returncode == 2
+    assert loaded == "loaded:"

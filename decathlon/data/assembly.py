@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decathlon.data.official import Listing
-from decathlon.data.pipeline import Decoded, Job, Moments
+from decathlon.data.pipeline import Block, Job, Moments
 from decathlon.data.problems import Kind, Problem
 from decathlon.data.store import FORMAT, SPLITS
 from decathlon.data.writer import SplitWriter
@@ -71,22 +71,18 @@ class Assembly:
         rows = self.listing.splits[split]
         return Job(self.listing.name, split, row, int(rows.heights[row]), int(rows.widths[row]), data)
 
-    def take(self, decoded: Decoded) -> None:
-        """Write one image, or note what is wrong with it."""
-        self._taken += 1
-        job, rows = decoded.job, self.listing.splits[decoded.job.split]
-        if decoded.kind is not None:
-            self._add(decoded.kind, rows.files[job.row], decoded.detail)
+    def take(self, block: Block) -> None:
+        """Write the images of a block, and note what is wrong with others of it."""
+        self._taken += len(block)
+        rows = self.listing.splits[block.split]
+        for row, kind, detail in block.troubles:
+            self._add(kind, rows.files[row], detail)
+        if self._failed or not block.rows:
             return
-        if self._failed or decoded.image is None or decoded.moments is None:
-            return
-        label = None if job.split == "test" else int(rows.labels[job.row])
+        labels = None if block.split == "test" else rows.labels[block.rows]
         with naming(self._final):
-            self._writer(job.split).append(int(rows.image_ids[job.row]), label, decoded.image)
-        moments = self._moments[job.split]
-        moments.count += decoded.moments.count
-        moments.total += decoded.moments.total
-        moments.squares += decoded.moments.squares
+            self._writer(block.split).append(rows.image_ids[block.rows], labels, block.sizes, block.pixels)
+        self._moments[block.split] += block.moments
 
     def finish(self) -> None:
         """Name the images that never came; where nothing stands against it, put the domain in its place."""

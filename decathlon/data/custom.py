@@ -9,12 +9,13 @@ import numpy as np
 from decathlon.data.assembly import Assembly
 from decathlon.data.listing import Entry, list_images
 from decathlon.data.official import Listing, SplitListing, digest_of, read_listing
-from decathlon.data.pipeline import Boundary, Decoded, Job, decode_all, moments
+from decathlon.data.pipeline import Boundary, Job, Read, UnusableError, decode_all
 from decathlon.data.problems import Problem
 from decathlon.data.resplit import divide
 from decathlon.data.sources import find_source, resolve, survey
 from decathlon.data.store import FORMAT, MARKER, SPLITS
 from decathlon.specs import FIRST_IMAGE, IDS_PER_DOMAIN, Fit, official_domains
+from mtan_core.decode import Pixels
 from mtan_core.errors import UserError
 from mtan_core.files import write_json
 from mtan_core.progress import progress
@@ -156,22 +157,21 @@ def _divided(listing: Listing, choices: Choices, notes: list[str]) -> Listing:
     return replace(listing, splits={"train": train, "val": val, **rest})
 
 
-def read_any_size(job: Job) -> Decoded:
+def read_any_size(job: Job, _: object = None) -> Pixels:
     """An image file of any size, made as large as official images are, exactly as it will be in prediction."""
     from decathlon.prediction import read_image
 
     try:
-        image = read_image(Path(str(job.data)))
+        return read_image(Path(str(job.data)))
     except UserError as problem:
-        return Decoded(job, None, None, "unreadable image", str(problem).rstrip("."))
-    return Decoded(job, image, moments(image))
+        raise UnusableError("unreadable image", str(problem).rstrip(".")) from None
 
 
 def _write(
     listing: Listing,
     store: Path,
     place: Callable[[str], str],
-    read: Callable[[Job], Decoded] | None,
+    read: Read | None,
     choices: Choices,
     told: list[Problem],
     notes: list[str],
@@ -181,11 +181,11 @@ def _write(
     assembly = Assembly(listing, store, skip=choices.skip, options=options, told=told)
     try:
         with progress(f"{listing.name} (images)", len(assembly)) as advance:
-            for decoded in decode_all(_jobs(assembly, place), read):
-                assert not isinstance(decoded, Boundary)
-                for one in decoded:
-                    assembly.take(one)
-                advance(len(decoded))
+            for blocks in decode_all(_jobs(assembly, place), read):
+                assert not isinstance(blocks, Boundary)
+                for block in blocks:
+                    assembly.take(block)
+                    advance(len(block))
         assembly.finish()
     finally:
         assembly.abort()

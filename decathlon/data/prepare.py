@@ -213,9 +213,9 @@ class _Run:
                     for assembly in self.assemblies.values():
                         assembly.finish_if_complete()
                     continue
-                for decoded in result:
-                    self.assemblies[decoded.job.domain].take(decoded)
-                self.outcome.images += len(result)
+                for block in result:
+                    self.assemblies[block.domain].take(block)
+                    self.outcome.images += len(block)
 
     def _unpacked_jobs(self, name: str, root: Path) -> Iterator[Job | Boundary | int]:
         """The annotated files in their order; then those that lie there without being annotated."""

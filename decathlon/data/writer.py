@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +30,30 @@ class SplitWriter:
         self._schema = pa.schema(COLUMNS, metadata={METADATA_KEY: self._blank})
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, self._schema)
-        self._rows: list[tuple[int, int | None, int, int]] = []
+        self._columns: list[tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]] = []  # ids, labels, sizes
+        self._images = 0
         self._buffer = np.empty(
             BATCH_BYTES, np.uint8
         )  # kept from batch to batch: fresh memory costs more than the copy
         self._bytes = 0
 
-    def append(self, image_id: int, label: int | None, image: NDArray[np.uint8]) -> None:
-        """Add one image (height, width, 3); `label` is None in test."""
-        if self._rows and (len(self._rows) == BATCH_IMAGES or self._bytes + image.nbytes > len(self._buffer)):
+    def append(
+        self,
+        image_ids: NDArray[np.int64],
+        labels: NDArray[np.int32] | None,
+        sizes: Sequence[tuple[int, int]],
+        pixels: NDArray[np.uint8],
+    ) -> None:
+        """Add images of these heights and widths, whose pixels (height, width, 3) lie one after the other; no labels in test."""
+        full = self._images + len(image_ids) > BATCH_IMAGES or self._bytes + len(pixels) > len(self._buffer)
+        if self._images and full:
             self._flush()
-        if image.nbytes > len(self._buffer):
-            self._buffer = np.empty(image.nbytes, np.uint8)
-        height, width, _ = image.shape
-        self._buffer[self._bytes : self._bytes + image.nbytes] = image.ravel()
-        self._bytes += image.nbytes
-        self._rows.append((image_id, label, height, width))
+        if len(pixels) > len(self._buffer):
+            self._buffer = np.empty(len(pixels), np.uint8)
+        self._buffer[self._bytes : self._bytes + len(pixels)] = pixels
+        self._columns.append((image_ids, labels, np.array(sizes, np.int32)))
+        self._images += len(image_ids)
+        self._bytes += len(pixels)
 
     def close(self, metadata: dict[str, Any]) -> None:
         """Write the last rows and the final metadata."""
@@ -62,19 +71,31 @@ class SplitWriter:
         self.path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._columns:
             return
-        ids, labels, heights, widths = zip(*self._rows, strict=True)
-        bounds = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(np.array(heights, np.int64) * np.array(widths) * 3, out=bounds[1:])
-        pixels = pa.LargeBinaryArray.from_buffers(
-            pa.large_binary(), len(ids), [None, pa.py_buffer(bounds), pa.py_buffer(self._buffer[: self._bytes])]
-        )
-        kinds = pa.int64(), pa.int32(), pa.int32(), pa.int32()
-        columns = [pa.array(values, kind) for values, kind in zip((ids, labels, heights, widths), kinds, strict=True)]
-        columns.append(pixels)
+        ids, labels, sizes = zip(*self._columns, strict=True)
+        heights, widths = np.concatenate(sizes).T
+        bounds = np.zeros(self._images + 1, np.int64)
+        np.cumsum(heights.astype(np.int64) * widths * 3, out=bounds[1:])
+        columns = [
+            _column(np.concatenate(ids), pa.int64()),
+            pa.nulls(self._images, pa.int32()) if labels[0] is None else _column(np.concatenate(labels), pa.int32()),
+            _column(heights, pa.int32()),
+            _column(widths, pa.int32()),
+            pa.LargeBinaryArray.from_buffers(
+                pa.large_binary(),
+                self._images,
+                [None, pa.py_buffer(bounds), pa.py_buffer(self._buffer[: self._bytes])],
+            ),
+        ]
         self._writer.write_batch(pa.record_batch(columns, schema=self._schema))
-        self._rows, self._bytes = [], 0
+        self._columns, self._images, self._bytes = [], 0, 0
+
+
+def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """`pa.array` would load pandas first, to see whether it was given something of it."""
+    buffer = pa.py_buffer(np.ascontiguousarray(values, kind.to_pandas_dtype()))
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])
 
 
 def _overwrite(path: Path, blank: bytes, document: bytes) -> None:

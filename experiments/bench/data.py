@@ -1,7 +1,11 @@
-"""`bench data`: our batches against `ImageFolder` + PIL transforms + `DataLoader`, on the same images in one run."""
+"""`bench data`: our batches against `ImageFolder` + PIL transforms + `DataLoader`, on the same images in one run.
+
+Our side is a process of its own, with the memory settings of a training run; the other has processes of its own already.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +21,9 @@ from decathlon.batches import DomainImages
 from decathlon.data.store import Store, open_store
 from decathlon.specs import DomainSpec
 from decathlon.views import Augmentation
-from experiments.bench.rounds import lasting, take_turns
+from experiments.bench.rounds import in_process, lasting, take_turns
 from mtan_core.errors import UserError
+from mtan_core.memory import keep_memory
 
 SIZE = 72
 WORKERS = 2
@@ -101,18 +106,28 @@ def generated(domains: Sequence[str] | None = None) -> Iterator[tuple[Path, Path
         yield root, store
 
 
-def measure_data(store: Store, source: Path, batch: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Images per second of both sides; the document that `bench data --json` prints."""
+def _serve(connection: Connection, _: str, task: tuple[str, int]) -> None:
+    """Our side's process: asked for seconds, it answers (images, seconds taken), until asked for None."""
+    keep_memory()
+    place, batch = task
+    side = lasting(store_epoch(open_store(place), batch))
+    while (seconds := connection.recv()) is not None:
+        connection.send(side(seconds))
+
+
+def measure_data(place: str, source: Path, batch: int, rounds: int, seconds: float) -> dict[str, Any]:
+    """Images per second of both sides; the document that `bench data --json` prints. The store lies at `place`."""
     for name, value, least in (("--batch", batch, 1), ("--rounds", rounds, 1), ("--seconds", seconds, 0)):
         if value < least:
             raise UserError(f"{name}: expected at least {least}, found {value}.")
+    store = open_store(place)
     specs = store.specs
     folders = folder_epoch(specs, source, batch)
     images = sum(len(store.split(name, "train")) for name in specs)
     if folders() != images:
         raise UserError(f"Expected the same images twice, found {images} in the store and others in {source}.")
-    sides = {"folders": lasting(folders), "store": lasting(store_epoch(store, batch))}
-    rates = take_turns(sides, rounds, seconds, "bench data")
+    with in_process(_serve, "store", (place, batch)) as ask:
+        rates = take_turns({"folders": lasting(folders), "store": ask}, rounds, seconds, "bench data")
     return {
         "domains": list(specs), "images": images, "batch": batch, "rounds": rounds, "workers": WORKERS,
         "threads": torch.get_num_threads(), "sides": {name: side.to_dict() for name, side in rates.items()},
@@ -125,11 +140,11 @@ def measure_data_of(store: str, source: Path | None, batch: int, rounds: int, se
     if store:
         if source is None:
             raise UserError("--source: expected the unpacked official root that the store was made of, found nothing.")
-        return measure_data(open_store(store), source, batch, rounds, seconds)
+        return measure_data(store, source, batch, rounds, seconds)
     if source is not None:
         raise UserError("STORE: expected the store made of --source, found nothing.")
     with generated() as (root, made):
-        return measure_data(open_store(made), root, batch, rounds, seconds)
+        return measure_data(str(made), root, batch, rounds, seconds)
 
 
 def print_data(document: Mapping[str, Any]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.train.copies import copies_in
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted, Report, report_nothing
+from mtan_core.errors import Interrupted, UserError
+from mtan_core.loop import Report, report_nothing
 from mtan_core.parallel import Group, ProcessGroup
 
 TaskKind = Literal["decathlon", "dense"]

@@ -28,7 +28,8 @@ def store_split(
     (folder / domain).mkdir(parents=True, exist_ok=True)
     writer = SplitWriter(folder / domain / f"{split}.arrow", metadata)
     for place, image in enumerate(images):
-        writer.append(place, None if split == "test" else place % classes, image)
+        labels = None if split == "test" else np.array([place % classes])
+        writer.append(np.array([place]), labels, [image.shape[:2]], image.ravel())
     writer.close(metadata)
     splits = sorted(file.stem for file in (folder / domain).glob("*.arrow"))
     write_json(folder / "store.json", {"format": FORMAT, "domains": {domain: splits}})

@@ -25,8 +25,7 @@ from decathlon.runs import RunFolder, load_run
 from decathlon.specs import DomainSpec
 from experiments.bench.plain import PlainMtan
 from mtan_core.checkpoint import read_tensors
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.methods import methods
 from mtan_core.network import owner_of
 from tests.conftest import Mtan

@@ -14,8 +14,7 @@ from decathlon.config import load_config
 from decathlon.runs import RunFolder, load_run
 from mtan_core.backbone import Backbone
 from mtan_core.checkpoint import read_tensors
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.transfer import take_pool
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import COLOURS, DOMAINS, Tiny, tiny, train_tiny, write_picture

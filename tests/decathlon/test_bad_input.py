@@ -13,8 +13,7 @@ import pytest
 from decathlon.data.store import file_metadata, open_store
 from decathlon.runs import RunFolder, load_run
 from mtan_core.checkpoint import checkpoints, load_exactly, read_tensors
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from tests.conftest import Mtan, Outcome
 from tests.decathlon.conftest import Tiny, tiny, train_tiny
 

@@ -14,8 +14,7 @@ from decathlon.config import RunConfig, load_config
 from decathlon.runs import RunFolder, load_run
 from decathlon.teachers import distillation
 from mtan_core.checkpoint import read_tensors
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.methods import methods
 from mtan_core.network import AttentionNetwork, owner_of
 from mtan_core.segments import Segments

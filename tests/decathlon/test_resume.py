@@ -16,8 +16,7 @@ from decathlon.data.prepare import prepare
 from decathlon.resuming import refuse_other_divisions
 from decathlon.runs import RunFolder
 from mtan_core.checkpoint import read_state
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.runs import amend
 from tests.conftest import Mtan
 from tests.decathlon.conftest import SHARED_NORM, TRAINED, Tiny, tiny, train_tiny

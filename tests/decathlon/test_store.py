@@ -28,7 +28,8 @@ def write_split(
             0, 256, (int(generator.integers(1, 9)), int(generator.integers(1, 9)), 3), dtype=np.uint8
         )
         written[place] = place % 2, image
-        writer.append(place, None if split == "test" else place % 2, image)
+        labels = None if split == "test" else np.array([place % 2])
+        writer.append(np.array([place]), labels, [image.shape[:2]], image.ravel())
     writer.close({**metadata, "skipped": 123456})
     return written
 

@@ -10,8 +10,7 @@ import torch
 from decathlon.config import load_config
 from decathlon.runs import RunFolder
 from mtan_core.checkpoint import read_tensors
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.weightings import weightings
 from tests.conftest import Mtan, document
 from tests.decathlon.conftest import DOMAINS, Tiny, tiny, train_tiny

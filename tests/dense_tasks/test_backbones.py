@@ -17,8 +17,7 @@ from mtan_core.checkpoint import read_tensors
 from mtan_core.deeplab import LAYERS, BottleneckLadder, GatedBackbone
 from mtan_core.dense import DenseNetwork
 from mtan_core.dense_backbone import MaskedBackbone
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from mtan_core.network import owner_of
 from mtan_core.norm import NormMode
 from tests.dense_tasks.conftest import train_tiny

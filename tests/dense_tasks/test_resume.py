@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from dense_tasks.runs import DenseFolder
-from mtan_core.errors import UserError
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted, UserError
 from tests.dense_tasks.conftest import tiny, train_tiny
 from tests.dense_tasks.roots import arrays, write_frame, write_root
 from tests.resuming import Killed, after, same_runs

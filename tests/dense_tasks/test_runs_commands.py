@@ -10,7 +10,7 @@ import pytest
 
 from dense_tasks.networks import methods
 from dense_tasks.runs import DenseFolder, DenseRun
-from mtan_core.loop import Interrupted
+from mtan_core.errors import Interrupted
 from tests.conftest import Mtan, Outcome, document
 from tests.dense_tasks.conftest import tiny, train_tiny
 from tests.dense_tasks.roots import arrays, write_frame, write_root

@@ -166,13 +166,13 @@ def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_data_benchmark_sees_the_same_images_on_both_sides(small_root: Path, tmp_path: Path) -> None:
     prepare(small_root, tmp_path / "store")
     store = open_store(tmp_path / "store")
-    document = measure_data(store, small_root, batch=32, rounds=1, seconds=0)
+    document = measure_data(str(tmp_path / "store"), small_root, batch=32, rounds=1, seconds=0)
     assert document["images"] == sum(len(store.split(name, "train")) for name in store.domains)
     assert document["domains"] == ["daimlerpedcls", "svhn"]
     assert all(side["images_per_second"] > 0 for side in document["sides"].values())
     json.dumps(document, allow_nan=False)
     with pytest.raises(UserError, match=r"expected the training images of daimlerpedcls in .*found no such folder"):
-        measure_data(store, tmp_path, batch=32, rounds=1, seconds=0)
+        measure_data(str(tmp_path / "store"), tmp_path, batch=32, rounds=1, seconds=0)
 
 
 def test_batches_of_concatenated_sets_never_mix_them() -> None:
