@@ -48,7 +48,7 @@ def step(
 ) -> None:
     """Training steps of WRN-28-4: the plain loop against our joint step, and how near that is to the machine's limit.
 
-    On two cores all of it takes a quarter of an hour; --no-growth and --batch 16 shorten it.
+    On two cores all of it takes twenty minutes; --no-growth and --batch 16 shorten it.
     """
     from decathlon.specs import choose_domains, official_domains
     from experiments.bench import step as work

@@ -1,9 +1,11 @@
-"""Random stored splits without files, for tests of views and batches."""
+"""Random stored splits without files, and images as the bytes of files."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from decathlon.data.store import FORMAT, StoredSplit, open_store
 from decathlon.data.writer import SplitWriter
@@ -34,3 +36,10 @@ def store_split(
     splits = sorted(file.stem for file in (folder / domain).glob("*.arrow"))
     write_json(folder / "store.json", {"format": FORMAT, "domains": {domain: splits}})
     return open_store(folder).split(domain, split)
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    """The bytes of a file of this kind ("JPEG", "PNG", ...)."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()

@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from decathlon.specs import official_domains
 from experiments.cli import main
 from mtan_core.decode import UnreadableError, decode
 from mtan_core.errors import UserError
+from tests.decathlon.images import encoded
 
 from .official_root import annotation_file, edit, jpeg, make_archives, make_root
 
@@ -278,12 +278,6 @@ def test_a_cut_off_archive_is_named(tmp_path: Path) -> None:
         prepare(archives, tmp_path / "store")
     with pytest.raises(UserError):
         open_store(tmp_path / "store")
-
-
-def encoded(image: Image.Image, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
 
 
 def test_every_colour_mode_becomes_rgb() -> None:
