@@ -19,6 +19,7 @@ from mtan_core.runs import choose_device
 from mtan_core.step import Batch, TrainingStep
 from mtan_core.weighting import GradientWeighting, byte_count, row_bytes
 
+TEMPORARIES = 1.25  # what a step holds at its peak for each byte that is kept for the backward pass (docs/results.md)
 PROBE = 16  # images of the probing step, at least two per domain: with fewer, convolutions would be made another way
 
 
@@ -49,7 +50,7 @@ def _estimate(config: RunConfig, data: str, advance: Advance) -> dict[str, Any]:
     images = sum(min(config.batch_size, len(training.train_images[task])) for task in widest)
     step = training.step
     rows = row_bytes(step.weighting, step.parameters(), widest, step.workers is not None)
-    memory = int(state + rows + saved * images * _at_once(config, step, len(widest)))
+    memory = int(state + rows + TEMPORARIES * saved * images * _at_once(config, step, len(widest)))
     advice = "lower batch_size or raise accumulate"
     refuse_beyond(free, memory, "a step needs", 'lower batch_size or take weighting.kind = "equal"' if rows else advice)
     steps = sum(trainer.sampler.epoch_length(phase.streams) * phase.epochs for phase in trainer.phases)
