@@ -157,7 +157,7 @@ def _divided(listing: Listing, choices: Choices, notes: list[str]) -> Listing:
     return replace(listing, splits={"train": train, "val": val, **rest})
 
 
-def read_any_size(job: Job, _: object = None) -> Pixels:
+def read_any_size(job: Job, _: object) -> Pixels:
     """An image file of any size, made as large as official images are, exactly as it will be in prediction."""
     from decathlon.prediction import read_image
 

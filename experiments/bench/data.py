@@ -5,7 +5,6 @@ Our side is a process of its own, with the memory settings of a training run; th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +20,7 @@ from decathlon.batches import DomainImages
 from decathlon.data.store import Store, open_store
 from decathlon.specs import DomainSpec
 from decathlon.views import Augmentation
-from experiments.bench.rounds import in_process, lasting, take_turns
+from experiments.bench.rounds import Side, in_process, lasting, take_turns
 from mtan_core.errors import UserError
 from mtan_core.memory import keep_memory
 
@@ -106,13 +105,11 @@ def generated(domains: Sequence[str] | None = None) -> Iterator[tuple[Path, Path
         yield root, store
 
 
-def _serve(connection: Connection, _: str, task: tuple[str, int]) -> None:
-    """Our side's process: asked for seconds, it answers (images, seconds taken), until asked for None."""
+def store_side(_: str, task: tuple[str, int]) -> Side:
+    """Our side, in a process of its own."""
     keep_memory()
     place, batch = task
-    side = lasting(store_epoch(open_store(place), batch))
-    while (seconds := connection.recv()) is not None:
-        connection.send(side(seconds))
+    return lasting(store_epoch(open_store(place), batch))
 
 
 def measure_data(place: str, source: Path, batch: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -126,7 +123,7 @@ def measure_data(place: str, source: Path, batch: int, rounds: int, seconds: flo
     images = sum(len(store.split(name, "train")) for name in specs)
     if folders() != images:
         raise UserError(f"Expected the same images twice, found {images} in the store and others in {source}.")
-    with in_process(_serve, "store", (place, batch)) as ask:
+    with in_process(store_side, "store", (place, batch)) as ask:
         rates = take_turns({"folders": lasting(folders), "store": ask}, rounds, seconds, "bench data")
     return {
         "domains": list(specs), "images": images, "batch": batch, "rounds": rounds, "workers": WORKERS,

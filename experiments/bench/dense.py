@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -81,8 +80,8 @@ def joint_side(work: Work, precision: str) -> Callable[[], int]:
     return one_step
 
 
-def _serve(connection: Connection, side: str, work: Work) -> None:
-    """A side's process: asked for seconds, it answers (images, seconds taken, peak bytes), until asked for None."""
+def _side(side: str, work: Work) -> Callable[[float], tuple[int, float, int]]:
+    """A side in its process: asked for seconds, it answers images, seconds taken and peak bytes."""
     if work.threads:
         torch.set_num_threads(work.threads)
     torch.manual_seed(0)
@@ -92,8 +91,7 @@ def _serve(connection: Connection, side: str, work: Work) -> None:
         plain_side(work) if side == PLAIN else joint_side(work, side.split()[-1]),
         "cpu" if work.clock == "cpu" else "wall",
     )
-    while (seconds := connection.recv()) is not None:
-        connection.send((*step(seconds), peak_memory()))
+    return lambda seconds: (*step(seconds), peak_memory())
 
 
 def peak_memory() -> int:
@@ -104,7 +102,7 @@ def peak_memory() -> int:
 
 def turn(side: str, work: Work, peaks: dict[str, int], seconds: float) -> tuple[int, float]:
     """A side in a new process, after its first steps: images and seconds taken. Notes the side's peak memory."""
-    with in_process(_serve, side, work) as ask:
+    with in_process(_side, side, work) as ask:
         for _ in range(WARM_STEPS):
             ask(0.0)
         images, taken, peaks[side] = ask(seconds)

@@ -69,18 +69,18 @@ def take_turns(
     return {name: Rates(tuple(rates)) for name, rates in values.items()}
 
 
-Serve = Callable[[Connection, str, Any], None]  # a side's process: answers every question until asked None
+Make = Callable[[str, Any], Callable[[Any], Any]]  # from a side and its task to what answers its questions
 
 
 @contextmanager
-def in_process(serve: Serve, side: str, task: Any) -> Iterator[Callable[[Any], Any]]:
-    """A side in a process of its own that runs `serve(connection, side, task)`: called with a question, it answers.
+def in_process(make: Make, side: str, task: Any) -> Iterator[Callable[[Any], Any]]:
+    """A side in a process of its own that makes `make(side, task)`: called with a question, that answers.
 
     Raises UserError where the system kills the process, as it does when memory runs out.
     """
     context = get_context("spawn")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(serve, theirs, side, task), daemon=True)
+    process = context.Process(target=_serve, args=(make, theirs, side, task), daemon=True)
     process.start()
     theirs.close()  # so that a side that dies is noticed as the end of its pipe
 
@@ -100,9 +100,12 @@ def in_process(serve: Serve, side: str, task: Any) -> Iterator[Callable[[Any], A
         process.terminate()
 
 
-def _serve(serve: Serve, connection: Connection, side: str, task: Any) -> None:
+def _serve(make: Make, connection: Connection, side: str, task: Any) -> None:
+    """Answer every question until asked None."""
+    answer = make(side, task)
     with suppress(EOFError):  # who asked has given up, and has said why
-        serve(connection, side, task)
+        while (asked := connection.recv()) is not None:
+            connection.send(answer(asked))
 
 
 def _death(side: str, process: SpawnProcess) -> Exception:

@@ -7,7 +7,6 @@ need not hold the memory of all of them.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from typing import Any, cast
 
 import torch
@@ -104,16 +103,14 @@ def _optimizer(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-5, nesterov=True)
 
 
-def _work(connection: Connection, side: str, task: Task) -> None:
-    """A side's process: asked for (domains, seconds), it answers (images, seconds taken), until asked for None."""
+def _side(side: str, task: Task) -> Callable[[tuple[int, float]], tuple[int, float]]:
+    """A side in its process: asked for (domains, seconds), it answers images and seconds taken."""
     if task.threads:
         torch.set_num_threads(task.threads)
     if side != PLAIN:
         keep_memory()  # as a training run does; the plain loop has the C library's defaults
     make = plain_side(task) if side == PLAIN else joint_side(task, side.split()[-1])
-    while (asked := connection.recv()) is not None:
-        count, seconds = asked
-        connection.send(lasting(make(count), _clock(task))(seconds))
+    return lambda asked: lasting(make(asked[0]), _clock(task))(asked[1])
 
 
 def turn(side: str, task: Task, count: int, seconds: float) -> tuple[int, float]:
@@ -122,7 +119,7 @@ def turn(side: str, task: Task, count: int, seconds: float) -> tuple[int, float]
     Its first steps are over those that it takes through the network at once: no others need more memory.
     """
     at_once = 1 if side == PLAIN else min(count, task.in_a_pass)
-    with in_process(_work, side, task) as ask:
+    with in_process(_side, side, task) as ask:
         for _ in range(WARM_STEPS):
             ask((at_once, 0.0))
         images, taken = ask((count, seconds))
